@@ -1,0 +1,6 @@
+"""Evaluates a run again: python evaluate.py --run runs/msmrec_ml1m/seed=0; see --help."""
+
+from msmrec.cli import evaluate, main
+
+if __name__ == "__main__":
+    main(evaluate)

@@ -1,0 +1,73 @@
+"""Results that are made once: keyed by a fingerprint of their inputs, written under a temporary name, renamed.
+
+A folder that exists is complete, because the rename is the last thing that happens to it. A build that was killed
+leaves only a folder named `.tmp-*`, which the next build of the same result removes.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong. The message is one line: what, where (file, line or key), what to do.
+
+    Command lines print it without a traceback.
+    """
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that change when any of `parts` (whatever `json` and `repr` can write) changes."""
+    text = json.dumps(parts, sort_keys=True, default=repr, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of the file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what is written there replaces `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` atomically, indented, with a newline at the end."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def build_once(folder: Path, build: Callable[[Path], None], timeout: float = 3600) -> Path:
+    """Returns `folder`, made by `build(temporary folder)` first if it does not exist yet.
+
+    Processes that need the same folder at the same time wait for the one that builds it (a lock file beside it, at
+    most `timeout` seconds). The caller puts the fingerprint of the inputs into the folder's name.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".lock-{folder.name}", timeout=timeout):
+        if not folder.is_dir():
+            temporary = folder.parent / f".tmp-{folder.name}"
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed build: nobody else holds the lock
+            temporary.mkdir()
+            build(temporary)
+            os.replace(temporary, folder)
+    return folder

@@ -1,0 +1,263 @@
+"""The command line shared by train.py and evaluate.py: one YAML, one run folder.
+
+    python train.py --config msmrec_ml1m.yaml [--model.init_args.lr 0.002] [--run_dir runs/mine]
+    python evaluate.py --run runs/msmrec_ml1m/seed=0 [--split val]
+
+Constructors are the schema: `--help` and `--model.help MSMRec` print every field with its type, default and meaning.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, ParserError
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+
+from msmrec.artifacts import InputError, atomic_file
+from msmrec.data.datamodule import RecDataModule
+from msmrec.data.sources.movielens import MovieLens  # noqa: F401 (named by configs)
+from msmrec.data.sources.simulated import Simulated  # noqa: F401
+from msmrec.evaluation.run import Clock, export_items, write_results
+from msmrec.models.base import RecModule
+from msmrec.models.msmrec import MSMRec  # noqa: F401
+from msmrec.models.sasrec import SASRec  # noqa: F401
+
+CONFIGS = next((d for d in (Path("configs"), Path(__file__).parents[2] / "configs") if d.is_dir()), Path("configs"))
+
+
+class RunFolder(SaveConfigCallback):
+    """Writes the run's config.yaml, and hands the same to the logger as nested, filterable keys."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Before the first batch, on the first process."""
+        if self.already_saved or not trainer.is_global_zero:
+            return
+        self.already_saved = True
+        with atomic_file(Path(trainer.default_root_dir) / "config.yaml") as path:
+            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams(self.config.as_dict())
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI with a run folder, a checkpoint and early stopping that no config can forget."""
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """Adds what a run needs beyond model, data and trainer."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of the run; runs/<config name>/seed=<seed> if not given.",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint to go on from; an unfinished run finds its own.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/ndcg@10",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+                # After validation and at the end of the epoch, so that a resumed run starts with the next one.
+                "checkpoint.save_on_train_epoch_end": True,
+                "early_stopping.monitor": "val/ndcg@10",
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 10,
+            }
+        )
+        parser.link_arguments("data.num_items", "model.init_args.num_items", apply_on="instantiate")
+        parser.link_arguments("data.max_seq_len", "model.init_args.max_seq_len")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def before_instantiate_classes(self) -> None:
+        """Places everything that the run writes into its folder, and chooses a precision where the config does not."""
+        config = self.config
+        if config.run_dir is None:
+            name = Path(str(config.config[-1])).stem if config.get("config") else "run"
+            config.run_dir = f"runs/{name}/seed={config.seed_everything}"
+        config.trainer.default_root_dir = config.run_dir
+        config.checkpoint.dirpath = f"{config.run_dir}/checkpoints"
+        loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+        for logger in loggers:
+            if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
+                logger.init_args.save_dir = config.run_dir
+        if config.trainer.precision is None:
+            config.trainer.precision = "bf16-mixed" if has_fast_bf16(config.trainer.accelerator) else "32-true"
+
+
+def has_fast_bf16(accelerator: str) -> bool:
+    """Whether bf16 matrix products have hardware here; without it they are several times slower than float32."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_amx_tile_supported()) or bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def build(args: Sequence[str], save: bool) -> RunCLI:
+    """Parses `args` and builds model, data and trainer; nothing runs yet.
+
+    Raises:
+        InputError: the command line or a config does not fit the constructors.
+    """
+    if "WANDB_API_KEY" not in os.environ and not Path("~/.netrc").expanduser().exists():
+        os.environ.setdefault("WANDB_MODE", "offline")
+    # What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
+    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
+    try:
+        return RunCLI(
+            RecModule,
+            RecDataModule,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            run=False,
+            args=[_find_config(a) for a in _split_equals(args)],
+            save_config_callback=RunFolder if save else None,
+            parser_kwargs={"default_config_files": [str(CONFIGS / "base.yaml")], "exit_on_error": False},
+        )
+    except (ArgumentError, ParserError) as error:
+        raise InputError(" ".join(str(error).split())) from None
+
+
+def _split_equals(args: Sequence[str]) -> list[str]:
+    return [part for a in args for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
+
+
+def _find_config(argument: str) -> str:
+    """A bare name of a YAML file is looked for in configs/."""
+    path = Path(argument)
+    if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
+        if not (CONFIGS / path.name).exists():
+            raise InputError(f"config {argument}: neither here nor in {CONFIGS}/; known: {_known()}")
+        return str(CONFIGS / path.name)
+    return argument
+
+
+def _known() -> str:
+    return ", ".join(sorted(p.name for p in CONFIGS.glob("*.yaml") if p.name != "base.yaml"))
+
+
+def train(args: Sequence[str] | None = None) -> Path:
+    """Trains, keeps the best checkpoint, tests it once, writes the run folder and returns it.
+
+    An unfinished run in the folder (killed, or out of time) goes on from its last epoch; a finished one is not touched.
+    """
+    cli = build(sys.argv[1:] if args is None else args, save=True)
+    trainer, run = cli.trainer, Path(cli.config.run_dir)
+    assert isinstance(cli.model, RecModule) and isinstance(cli.datamodule, RecDataModule)
+    ckpt_path = cli.config.ckpt_path or _resume_from(run, cli)
+    clock = Clock()
+    trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+    checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
+    _load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return run
+    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    if not best:
+        raise InputError(f"{run}: no checkpoint was kept; validation never ran, so raise trainer.max_epochs")
+    validated = dict(trainer.validate(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
+    tested = dict(trainer.test(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
+    if trainer.is_global_zero:
+        write_results(run, cli.model, cli.datamodule, _name(cli, run), validated, tested, clock)
+        export_items(run, cli.model)
+        _print_row(run, tested)
+    return run
+
+
+def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
+    """Evaluates a run's best checkpoint again and prints its metrics; the run's files stay as they are."""
+    parser = argparse.ArgumentParser(description=evaluate.__doc__)
+    parser.add_argument("--run", help="run folder, as train.py left it")
+    parser.add_argument("--config", help="instead of --run: a config, with --ckpt_path")
+    parser.add_argument("--ckpt_path", help="checkpoint; by default the run's checkpoints/best.ckpt")
+    parser.add_argument("--split", choices=["val", "test"], default="test", help="which targets to rank")
+    known, overrides = parser.parse_known_args(args)
+    if known.run:
+        config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
+    elif known.config and known.ckpt_path:
+        config, ckpt = Path(_find_config(known.config)), known.ckpt_path
+    else:
+        raise InputError("evaluate.py needs --run FOLDER, or --config FILE with --ckpt_path FILE")
+    for path in (config, Path(ckpt)):
+        if not path.is_file():
+            raise InputError(f"{path}: not found; was the run trained to its end?")
+    cli = build(["--config", str(config), "--trainer.logger", "false", *overrides], save=False)
+    run = cli.trainer.validate if known.split == "val" else cli.trainer.test
+    result = _load_safely(
+        ckpt, lambda: run(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
+    )
+    metrics = {k: float(v) for k, v in result[0].items()}
+    _print_row(Path(known.run or known.config), metrics)
+    return metrics
+
+
+def _load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
+    """Runs, and turns a checkpoint that does not fit into one line."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if ckpt_path and "state_dict" in str(error):
+            first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
+            raise InputError(f"{ckpt_path}: not a checkpoint of this config's model ({first[:160]})") from None
+        if ckpt_path and ("zip archive" in str(error) or "PytorchStreamReader" in str(error)):
+            raise InputError(f"{ckpt_path}: not a readable checkpoint; remove it, or name another") from None
+        raise
+
+
+def _resume_from(run: Path, cli: RunCLI) -> str | None:
+    """The last checkpoint of an unfinished run in this folder, if it is the same run."""
+    if (run / "metrics.json").exists():
+        raise InputError(f"{run} holds a finished run; remove it, or give another folder by --run_dir")
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.exists():
+        return None
+    before = yaml.safe_load((run / "config.yaml").read_text())
+    now = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    for part in ("model", "data", "seed_everything"):
+        if before.get(part) != now.get(part):
+            raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
+    print(f"resuming {last}", file=sys.stderr)
+    return str(last)
+
+
+def _name(cli: RunCLI, run: Path) -> str:
+    return Path(str(cli.config.config[-1])).stem if cli.config.get("config") else run.name
+
+
+def _print_row(run: Path, metrics: dict[str, float]) -> None:
+    wanted = [k for k in metrics if k.split("/")[-1] in ("hit_rate@10", "ndcg@10", "hit_rate@100")]
+    print(f"{run}  " + "  ".join(f"{k} {metrics[k]:.4f}" for k in sorted(wanted)))
+
+
+def main(command: Callable[[], object]) -> None:
+    """Runs a command; what the user can mend is one line on stderr and exit status 2."""
+    try:
+        command()
+    except InputError as error:
+        print(f"msmrec: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("msmrec: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        sys.exit(130)

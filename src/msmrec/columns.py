@@ -1,0 +1,20 @@
+"""Names of table columns, in one place. Every table in the project uses these words."""
+
+USER_ID = "user_id"  # encoded: 1..num_users, 0 is unused
+ITEM_ID = "item_id"  # encoded: 1..num_items, 0 pads
+RAW_USER_ID = "raw_user_id"  # as the dataset writes it
+RAW_ITEM_ID = "raw_item_id"
+RATING = "rating"
+TIMESTAMP = "timestamp"  # seconds since 1970
+SPLIT = "split"  # TRAIN, VAL or TEST
+TITLE = "title"
+YEAR = "year"
+GENRES = "genres"
+COUNT = "count"  # ratings of an item in the training part
+TIER = "tier"  # head, mid, tail or cold
+MODALITY = "modality"
+TEXT = "text"
+DOC_ID = "doc_id"
+DOC_IDS = "doc_ids"
+
+TRAIN, VAL, TEST = 0, 1, 2

