@@ -30,6 +30,7 @@ from msmrec.evaluation.run import Clock, export_items, write_results
 from msmrec.models.base import RecModule
 from msmrec.models.msmrec import MSMRec  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
+from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
 
 CONFIGS = next((d for d in (Path("configs"), Path(__file__).parents[2] / "configs") if d.is_dir()), Path("configs"))
 

@@ -93,6 +93,15 @@ class TrainLoader:
         while (done := sum(self.sizes)) < len(ordered):
             self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
 
+    @property
+    def sampler(self) -> "TrainLoader":
+        """Itself: Lightning calls `sampler.set_epoch` before each epoch, also after a resume."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass."""
+        self.epoch = epoch
+
     def __len__(self) -> int:
         return len(self.sizes) // self.world_size or 1
 

@@ -4,6 +4,7 @@ All take the same form, so that a model chooses one by name: BCE with sampled ne
 Petrov & Macdonald 2023), softmax over sampled negatives shared by a batch, and softmax over the whole catalogue.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -14,76 +15,80 @@ LossName = Literal["softmax", "sampled_softmax", "bce", "gbce"]
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
-    """Cross-entropy whose (T, N) logits exist only a chunk of rows at a time.
+    """Cross-entropy of a positive against many keys, whose (T, K) logits exist only a chunk of rows at a time.
 
-    Loss and gradients are made in one pass: with P = softmax of a chunk, d/d queries = P K - K[target] and
-    d/d keys = P' Q - (Q added to the target rows). Three matrix products and one exponential an element; the chunk
-    stays in the cache on a CPU.
+    Loss and gradients are made in one pass: with P = softmax over a chunk's positive and keys, d/d queries =
+    P K + (p - 1) positive and d/d keys = P' Q. Three matrix products and one exponential an element; the chunk stays
+    in the cache on a CPU.
     """
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, target: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, positives: Tensor, keys: Tensor, own: Tensor, shift: float, chunk: int
+    ) -> Tensor:
+        """Sum of losses; `own` (T,) is the target's row among the keys, which is not counted twice, or -1."""
         device = queries.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else queries.dtype
         low_q, low_k = queries.to(dtype), keys.to(dtype)
+        low_k_t = low_k.t().contiguous()
         grad_q = torch.empty_like(queries, dtype=torch.float32)
         grad_k = torch.zeros_like(keys, dtype=torch.float32)
-        low_k_t = low_k.t().contiguous()
+        positive = (queries.float() * positives.float()).sum(1, keepdim=True)  # (T, 1)
+        surplus = torch.empty_like(positive)  # p - 1
         loss = torch.zeros((), device=queries.device)
-        for q, out, y in zip(*(torch.split(x, chunk) for x in (low_q, grad_q, target)), strict=True):
-            logits = (q @ low_k_t).float()  # (chunk, N)
-            top = logits.amax(1, keepdim=True)
-            positive = logits.gather(1, y[:, None])
+        split = (torch.split(x, chunk) for x in (low_q, positive, own[:, None], grad_q, surplus))
+        for q, right, mine, out, rest in zip(*split, strict=True):
+            logits = (q @ low_k_t).float()  # (chunk, K)
+            if shift:
+                logits += shift
+            kept = logits.gather(1, mine.clamp(min=0))
+            logits.scatter_(1, mine.clamp(min=0), kept.masked_fill(mine >= 0, -torch.inf))
+            top = torch.maximum(logits.amax(1, keepdim=True), right)
             exp = logits.sub_(top).exp_()
-            total = exp.sum(1, keepdim=True)
-            loss += (total.log() + top - positive).sum()
+            exp_right = (right - top).exp()
+            total = exp.sum(1, keepdim=True) + exp_right
+            loss += (total.log() + top - right).sum()
             exp = exp.to(dtype)
             torch.div((exp @ low_k).float(), total, out=out)
+            torch.sub(exp_right / total, 1, out=rest)
             grad_k += (exp.t() @ (q / total).to(dtype)).float()
-        grad_q -= keys[target]
-        grad_k.index_add_(0, target, -queries.float())
-        ctx.save_for_backward(grad_q, grad_k)
-        ctx.count = len(queries)
-        return loss / len(queries)
+        grad_q.addcmul_(surplus, positives.float())
+        ctx.save_for_backward(grad_q, surplus * queries, grad_k)
+        return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_q, grad_k = ctx.saved_tensors
-        return grad_q * (grad / ctx.count), grad_k * (grad / ctx.count), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        grad_q, grad_p, grad_k = ctx.saved_tensors
+        return grad_q * grad, grad_p * grad, grad_k * grad, None, None, None
 
 
-def softmax_loss(queries: Tensor, keys: Tensor, target: Tensor, chunk: int | None = None) -> Tensor:
+def softmax_loss(
+    queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int | None = None, chunk: int | None = None
+) -> Tensor:
     """Mean cross-entropy of `target` under softmax(queries · keys'), without the whole (T, N) logits in memory.
 
-    Equals `F.cross_entropy(queries @ keys.T, target)`, gradients included (a test holds that).
+    Equals `F.cross_entropy(queries @ keys.T, target)`, gradients included (a test holds that). With `num_negatives`
+    the other items are a uniform sample without repetition, shared by all positions; each stands for
+    (N - 1) / num_negatives items, so its score is raised by the log of that (the logQ correction) and the loss
+    estimates the full one.
 
     Args:
-        queries: (T, D). keys: (N, D). target: (T,) rows of `keys`. chunk: rows at a time; by default what fits a cache.
+        queries: (T, D). keys: (N, D). target: (T,) rows of `keys`. num_negatives: sampled items, or None for all.
+        chunk: rows at a time; by default what fits a cache.
 
     Returns:
         () mean loss.
     """
+    positives, others, own, shift = keys[target], keys, target, 0.0
+    if num_negatives is not None and num_negatives < len(keys):
+        sample = torch.randperm(len(keys), device=keys.device)[:num_negatives]
+        place = torch.full((len(keys),), -1, device=keys.device)
+        place[sample] = torch.arange(num_negatives, device=keys.device)
+        others, own, shift = keys[sample], place[target], math.log((len(keys) - 1) / num_negatives)
     if chunk is None:
-        chunk = max(1, (2**20 if queries.device.type == "cpu" else 2**28) // len(keys))
-    loss: Tensor = _ChunkedSoftmax.apply(queries, keys, target, chunk)  # type: ignore[no-untyped-call]
-    return loss
-
-
-def sampled_softmax_loss(queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int) -> Tensor:
-    """Softmax over the target and negatives that all positions of the batch share (one matrix product).
-
-    Uniform sampling needs no logQ correction beyond a constant: every item has the same proposal probability. A
-    negative that equals the target of a position is left out there.
-
-    Args:
-        queries: (T, D). keys: (N, D). target: (T,) rows of `keys`. num_negatives: shared negatives.
-    """
-    negative = torch.randint(0, len(keys), (num_negatives,), device=queries.device)
-    positive = (queries * keys[target]).sum(-1, keepdim=True)  # (T, 1)
-    others = (queries @ keys[negative].T).masked_fill(target[:, None] == negative, -torch.inf)  # (T, K)
-    return F.cross_entropy(
-        torch.cat([positive, others], 1).float(), torch.zeros(len(target), dtype=torch.long, device=target.device)
-    )
+        chunk = max(1, (2**20 if queries.device.type == "cpu" else 2**28) // len(others))
+    loss: Tensor = _ChunkedSoftmax.apply(queries, positives, others, own, shift, chunk)  # type: ignore[no-untyped-call]
+    return loss / len(queries)
 
 
 def bce_loss(queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, gbce_t: float | None) -> Tensor:
@@ -119,7 +124,7 @@ def ranking_loss(
         case "softmax":
             return softmax_loss(queries, keys, target)
         case "sampled_softmax":
-            return sampled_softmax_loss(queries, keys, target, num_negatives)
+            return softmax_loss(queries, keys, target, num_negatives)
         case "bce":
             return bce_loss(queries, keys, target, num_negatives, None)
         case "gbce":

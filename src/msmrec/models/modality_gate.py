@@ -31,16 +31,17 @@ class ModalityGate(nn.Module):
     """Weights over modalities from a user vector and modality vectors.
 
     Args:
-        dim: width D of both. num_modalities: M.
-        compatibility: inner (the paper's product), bilinear (a matrix for each modality), mlp (of both, concatenated),
-            attention (projected query and keys).
+        user_dim: width D of user vectors. modality_dim: width E of modality vectors. num_modalities: M.
+        compatibility: inner (the paper's product; the user is mapped to E first where D differs), bilinear (a D x E
+            matrix for each modality), mlp (of both, concatenated), attention (a query and keys, shared by modalities).
         top_k: keep the k largest weights and renormalise (the paper's section 7.1); None keeps all.
         modality_dropout: chance that a modality is hidden from a sequence in training.
     """
 
     def __init__(
         self,
-        dim: int,
+        user_dim: int,
+        modality_dim: int,
         num_modalities: int,
         compatibility: Compatibility = "bilinear",
         top_k: int | None = None,
@@ -48,44 +49,51 @@ class ModalityGate(nn.Module):
     ) -> None:
         super().__init__()
         self.compatibility, self.top_k, self.modality_dropout = compatibility, top_k, modality_dropout
-        self.scale = dim**-0.5
+        self.scale = modality_dim**-0.5
         # A prior over modalities: what all users attend to; the rest of the score is about this user.
         self.bias = nn.Parameter(torch.zeros(num_modalities))
         if compatibility == "bilinear":
-            self.matrix = nn.Parameter(torch.eye(dim).expand(num_modalities, dim, dim).clone())
+            self.matrix = nn.Parameter(torch.randn(num_modalities, user_dim, modality_dim) * user_dim**-0.5)
         elif compatibility == "mlp":
-            self.mlp = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
-        elif compatibility == "attention":
-            self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
+            width = user_dim + modality_dim
+            self.mlp = nn.Sequential(nn.Linear(width, modality_dim), nn.GELU(), nn.Linear(modality_dim, 1))
+        elif compatibility == "attention" or user_dim != modality_dim:
+            self.query = nn.Linear(user_dim, modality_dim, bias=False)
+            if compatibility == "attention":
+                self.key = nn.Linear(modality_dim, modality_dim, bias=False)
 
     def scores(self, user: Tensor, vectors: Tensor) -> Tensor:
-        """(..., D) user and (..., M, D) modality vectors to (..., M) compatibility."""
+        """(..., D) user and (..., M, E) modality vectors to (..., M) compatibility (eq. 4)."""
         if self.compatibility == "mlp":
-            pair = torch.cat([user.unsqueeze(-2).expand_as(vectors), vectors], -1)
+            pair = torch.cat([user.unsqueeze(-2).expand(*vectors.shape[:-1], -1), vectors], -1)
             mixed: Tensor = self.mlp(pair).squeeze(-1) + self.bias
             return mixed
-        if self.compatibility == "attention":
-            user, vectors = self.query(user), self.key(vectors)
         if self.compatibility == "bilinear":
-            queries = torch.einsum("...d,mde->...me", user, self.matrix)  # (..., M, D): the user as modality m sees it
+            queries = torch.einsum("...d,mde->...me", user, self.matrix)  # the user as each modality sees it
         else:
-            queries = user.unsqueeze(-2)
+            queries = (self.query(user) if hasattr(self, "query") else user).unsqueeze(-2)
+        if self.compatibility == "attention":
+            vectors = self.key(vectors)
         scores: Tensor = (queries * vectors).sum(-1) * self.scale + self.bias
         return scores
 
-    def forward(self, user: Tensor, vectors: Tensor, present: Tensor) -> Tensor:
-        """Weights over modalities.
+    def forward(self, user: Tensor, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the item at each position, and of the user after it.
 
         Args:
-            user: (B, L, D). vectors: (B, L, M, D). present: (B, L, M) bool, False where a modality is missing.
+            user: (B, L, D). vectors: (B, L, M, E) of the items at these positions. present: (B, L, M) bool, False
+                where a modality is missing.
 
         Returns:
-            (B, L, M): they sum to 1 over present modalities, and to 0 where none is present.
+            (B, L, M) softmax of the item's scores (eq. 5), and (B, L, M) softmax of the mean scores of the items so
+            far. Both sum to 1 over present modalities, and to 0 where none is present.
         """
         if self.training and self.modality_dropout > 0:
-            hidden = torch.rand(present.shape[0], 1, present.shape[-1], device=present.device) < self.modality_dropout
+            hidden = torch.rand(len(present), 1, present.shape[-1], device=present.device) < self.modality_dropout
             present = present & ~hidden
-        return masked_softmax(self.scores(user, vectors), present, self.top_k)
+        scores = self.scores(user, vectors)
+        so_far = causal_mean(scores, present.to(scores.dtype))
+        return masked_softmax(scores, present, self.top_k), masked_softmax(so_far, present.cumsum(1) > 0, self.top_k)
 
 
 def masked_softmax(scores: Tensor, present: Tensor, top_k: int | None = None) -> Tensor:

@@ -146,7 +146,7 @@ class Extractive:
         said: list[frozenset[str]] = []  # word sets of the sentences used so far, over all modalities
         rest: list[tuple[str, str]] = []  # (sentence, doc_id) that no modality has claimed as its prose
         for document in documents:
-            for name in TEXT_FIELDS:
+            for name in dict.fromkeys([*TEXT_FIELDS, *(field for modality in schema for field in modality.prose)]):
                 owner = next((d for d, modality in zip(drafts, schema, strict=True) if name in modality.prose), None)
                 for sentence in split_sentences(document.get(name, "")):
                     if _NO_PROSE.search(sentence):  # a placeholder, or a record printed as text

@@ -113,11 +113,11 @@ def whiten(vectors: np.ndarray, dim: int) -> np.ndarray:
     Returns:
         (n, dim) float32.
     """
+    if len(vectors) < 2:
+        return np.zeros((len(vectors), dim), np.float32)
     centred = vectors - vectors.mean(0, keepdims=True)
     _, scale, axes = np.linalg.svd(centred, full_matrices=False)
     kept = min(dim, int((scale > 1e-6 * max(float(scale.max(initial=0)), 1e-12)).sum()))
-    if len(vectors) < 2 or kept == 0:
-        return np.zeros((len(vectors), dim), np.float32)
     white = (centred @ axes[:kept].T) / scale[:kept]
     white /= np.sqrt((white**2).sum(1).mean())
     result = np.zeros((len(vectors), dim), np.float32)

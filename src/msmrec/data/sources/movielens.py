@@ -120,8 +120,8 @@ def read_ratings(path: Path) -> pl.DataFrame:
         extra = pl.any_horizontal(pl.col(empty).is_not_null().any()) if empty else pl.lit(False)
         if frame.select(missing | extra).item():
             raise pl.exceptions.ComputeError("missing fields")
-    except pl.exceptions.NoDataError:
-        raise InputError(f"{path}: empty; put the official file there") from None
+        if frame.is_empty():
+            raise InputError(f"{path}: empty; put the official file there")
     except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, pl.exceptions.ShapeError) as error:
         raise InputError(_first_bad_line(path, separator * step) or f"{path}: {error}") from None
     return frame.select(pl.col(old).alias(new) for old, new in zip(columns, names, strict=True))

@@ -9,7 +9,6 @@
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ import polars as pl
 from msmrec.artifacts import InputError, build_once, fingerprint, write_json
 from msmrec.columns import DOC_ID, GENRES, MODALITY, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
+from msmrec.data.prepare import Source
 from msmrec.text.modalities import Modality
 
 FORMAT = 1  # raise when the same settings come to give another world
@@ -59,22 +59,18 @@ _WORDS = {
         pursuit; mounting dread/sudden shocks; countdowns/urgent deadlines; epic sprawl/passing decades; short
         episodes/loose anecdotes; waltz steps/musical interludes; ambushes/uneasy lulls; daily rituals/hypnotic cycles;
         highway miles/motel stopovers; training drills/final matches; harvest months/melting winters"""),
-    "poster": ("The campaign sells it with|The posters promise", """festival laurels/jury prizes; superhero
-        franchises/sequel hooks; family fun/plush toys; midnight cults/censored artwork; bestselling novels/fidelity;
-        true stories/archive portraits; star farewells/lifetime awards; shoestring debuts/crowdfunding; double
-        bills/lurid lettering; restored classics/anniversary prints; streaming hits/viral clips; 3-D spectacle/giant
-        screens"""),
+    "poster": ("The campaign sells it with|The posters promise", """festival laurels/jury prizes; superheroes/sequel
+        hooks; family fun/plush toys; midnight cults/censored artwork; bestsellers/fidelity; true stories/archive
+        portraits; star farewells/lifetime awards; shoestring debuts/crowdfunding; double bills/lurid lettering;
+        restored classics/fresh prints; streaming hits/viral clips; 3-D spectacle/giant screens"""),
 }  # fmt: skip
 _ASPECTS = {name: [" ".join(a.split()).split("/") for a in words[1].split(";")] for name, words in _WORDS.items()}
-_ENDINGS = "from first scene to last|for most of its length|more than anything else|to great effect|again and again".split("|")
-_TITLES = """
-    Amber Broken Burning Crimson Crooked Distant Electric Emerald Fallen Forgotten Frozen Golden Hollow Iron Last Lonely
-    Midnight Paper Quiet Restless Sacred Scarlet Secret Seventh Silver Sleeping Stolen Velvet Wandering Wicked Winter |
-    Anchor Bridge Carousel Compass Crown Daughter Echo Elephant Falcon Fountain Gambler Garden Harbour Horizon Inventor
-    Kingdom Lantern Letter Lighthouse Magician Mirror Orchard Passenger Pilgrim River Soldier Sparrow Telegram Violin |
-    Al Bran Cal Dor Em Fal Gor Hal Il Kes Lor Mar Nor Os Per Quil Ros Sel Tar Ul Var Wen | ber dale don fen holt mere
-    nock ria sel th ton vik"""
-_ADJECTIVES, _NOUNS, _TOWNS, _TOWN_ENDINGS = (part.split() for part in _TITLES.split("|"))
+_ENDINGS = "from start to finish|for most of its length|more than anything|to great effect|again and again".split("|")
+_TITLE_PARTS = [part.split() for part in """
+    Amber Broken Crimson Crooked Electric Fallen Frozen Hollow Last Midnight Paper Quiet Sacred Seventh Velvet Winter |
+    Bridge Carousel Crown Echo Falcon Fountain Gambler Horizon Kingdom Lantern Mirror Orchard Pilgrim Sparrow Violin |
+    Bran Cal Dor Em Fal Gor Hal Kes Lor Mar Nor Os Per Ros Sel Tar Var Wen | ber dale don fen holt mere ria ton vik
+""".split("|")]
 
 
 def simulated_modalities(num_modalities: int = 6) -> list[Modality]:
@@ -83,7 +79,7 @@ def simulated_modalities(num_modalities: int = 6) -> list[Modality]:
 
 
 class World(NamedTuple):
-    """What is planted: U users, N items, K modalities of A aspects each. Row u is raw user u + 1, i is raw item i + 1."""
+    """What is planted: U users, N items, K modalities of A aspects. Row u is raw user u + 1, row i raw item i + 1."""
 
     aspect: np.ndarray  # (N, K) int64
     log_popularity: np.ndarray  # (N,) float32
@@ -96,7 +92,7 @@ class World(NamedTuple):
     def weights(self, users: np.ndarray, progress: np.ndarray) -> np.ndarray:
         """(B, K) modality weights of (B,) users who are `progress` (B,) of their way, 0 (first choice) to 1 (last)."""
         share = progress.astype(np.float32)[:, None]
-        return (1 - share) * self.start[users] + share * self.end[users]
+        return np.asarray((1 - share) * self.start[users] + share * self.end[users])
 
     def logits(self, users: np.ndarray, progress: np.ndarray, last: np.ndarray) -> np.ndarray:
         """(B, N) log odds of each item to be the next choice; `last` (B,) is the item before, -1 for none."""
@@ -106,21 +102,19 @@ class World(NamedTuple):
         value[np.arange(len(users))[:, None], k, self.aspect[last]] += stay
         has = np.zeros((*value.shape[1:], len(self.aspect)), np.float32)  # (K, A, N): one product serves all users
         has[k, self.aspect, np.arange(len(self.aspect))[:, None]] = 1
-        odds: np.ndarray = value.reshape(len(users), -1) @ has.reshape(-1, len(self.aspect)) + self.log_popularity
-        return odds
+        return np.asarray(value.reshape(len(users), -1) @ has.reshape(-1, len(self.aspect)) + self.log_popularity)
 
 
 @dataclass
-class Simulated:
+class Simulated(Source):
     """Users who choose films by a few modalities each; for some of them, these change.
 
     The next film is drawn, never twice, from softmax(strength * sum_k w_k(t) [film's aspect k is liked] + momentum *
-    sum_k w_k(t) [film's aspect k is that of the film before] + log popularity). w goes linearly from start to end,
-    choice by choice.
+    sum_k w_k(t) [film's aspect k is that of the film before] + log popularity), w(t) linear in the number of choices.
 
     Attributes:
         num_users: U.
-        num_items: N, at least 44.
+        num_items: N, 44 to 30,000.
         mean_interactions: a user, about: 10 and a log-normal rest, cut off at half the films.
         num_modalities: K, the first of narrative, visual, set, audio, direction, acting, dialogue, pace, poster.
         num_aspects: A, values that a modality can take, 3 to 12; a user likes one or two of each modality.
@@ -139,15 +133,15 @@ class Simulated:
     num_aspects: int = 12
     concentration: float = 0.35
     drift: float = 0.5
-    strength: float = 6.0
-    momentum: float = 2.0
+    strength: float = 5.0
+    momentum: float = 3.0
     popularity_exponent: float = 0.8
     seed: int = 0
 
     def __post_init__(self) -> None:
-        limits = {"num_users": (1, 10**7), "num_items": (44, 10**5), "mean_interactions": (11, self.num_items / 4),
+        limits = {"num_users": (1, 10**7), "num_items": (44, 30_000), "mean_interactions": (11, self.num_items / 4),
                   "num_modalities": (1, len(_WORDS)), "num_aspects": (3, 12), "concentration": (0.01, 100),
-                  "drift": (0, 1), "seed": (0, 2**63)}  # fmt: skip
+                  "drift": (0, 1), "seed": (0, 2**32)}  # fmt: skip
         for key, (least, most) in limits.items():
             if not least <= vars(self)[key] <= most:
                 raise InputError(f"source.{key} must be from {least:g} to {most:g}, not {vars(self)[key]}")
@@ -155,11 +149,11 @@ class Simulated:
     @property
     def name(self) -> str:
         """'simulated', followed by a fingerprint of the settings where these are not the defaults."""
-        return "simulated" if self == Simulated() else f"simulated-{fingerprint(vars(self))[:8]}"
+        return "simulated" if self == Simulated() else f"simulated-{self.fingerprint(Path())[:8]}"
 
     def fingerprint(self, root: Path) -> str:
         """Depends on the settings."""
-        return fingerprint(FORMAT, vars(self))
+        return fingerprint(FORMAT, [float(value) for value in vars(self).values()])
 
     def folder(self, root: Path) -> Path:
         """The folder with the world's files, written first if it is not there."""
@@ -171,20 +165,19 @@ class Simulated:
     def read(self, root: Path) -> RawData:
         """Reads the world's files; it knows no genres and nothing of the users."""
         ratings, items = (self.folder(root) / f"{name}.parquet" for name in ("ratings", "items"))
-        none = pl.lit([], pl.List(pl.String)).alias(GENRES)
-        users = pl.DataFrame(schema={RAW_USER_ID: pl.Int64})
-        return RawData(pl.read_parquet(ratings), pl.read_parquet(items).with_columns(none), users, str(ratings))
+        films = pl.read_parquet(items).with_columns(pl.lit([], pl.List(pl.String)).alias(GENRES))
+        return RawData(pl.read_parquet(ratings), films, pl.DataFrame(schema={RAW_USER_ID: pl.Int64}), str(ratings))
 
     def world(self) -> World:
         """Draws what is planted."""
         rng, size = np.random.default_rng([self.seed, 0]), (self.num_users, self.num_modalities)
         aspect = rng.integers(self.num_aspects, size=(self.num_items, size[1]))
-        odds = -self.popularity_exponent * np.log(rng.permutation(self.num_items) + 1)
+        odds = (-self.popularity_exponent * np.log(rng.permutation(self.num_items) + 1)).astype(np.float32)
         start, other = rng.dirichlet([self.concentration] * size[1], size=(2, size[0])).astype(np.float32)
         end = np.where(rng.random((size[0], 1)) < self.drift, other, start)
         place = rng.random((*size, self.num_aspects)).argsort(-1).argsort(-1)  # a random order of the aspects
         likes = place < rng.integers(1, 3, size=(*size, 1))
-        return World(aspect, odds.astype(np.float32), start, end, likes, self.strength, self.momentum)
+        return World(aspect, odds, start, end, likes, self.strength, self.momentum)
 
     def interactions(self, world: World) -> pl.DataFrame:
         """Lets the users choose: raw_user_id, raw_item_id, rating (1 to 5), timestamp (s); by user, then time."""
@@ -199,71 +192,60 @@ class Simulated:
             row = np.arange(len(users))
             last = item[row, step - 1]  # before the first step this is the last column: -1, none
             odds = world.logits(users, step / (length[users] - 1), last) + seen[: len(users)]
-            odds -= odds.max(1, keepdims=True)
-            cumulated = np.cumsum(np.exp(odds, out=odds), axis=1)
-            # Above 0 and at most the total, so that the first to reach it was still open.
-            level = cumulated[:, -1] * (1 - rng.random(len(users), np.float32))
-            item[row, step] = (cumulated >= level[:, None]).argmax(1)
+            cumulated = np.cumsum(np.exp(odds - odds.max(1, keepdims=True)), axis=1)
+            level = cumulated[:, -1:] * (1 - rng.random((len(users), 1), np.float32))  # above 0: never one seen
+            item[row, step] = (cumulated >= level).argmax(1)
             seen[row, item[row, step]] = -np.inf
         item[order] = item.copy()
         user, step_of = np.nonzero(item >= 0)
         chosen = item[user, step_of]
         liked = world.likes[user[:, None], np.arange(self.num_modalities), world.aspect[chosen]]
-        match = (world.weights(user, step_of / (length[user] - 1)) * liked).sum(1)
-        rating = np.clip(np.rint(2.4 + 2.2 * match + rng.normal(0, 0.8, len(user))), 1, 5).astype(np.float32)
-        away = rng.exponential(4 * 86400, item.shape) * (rng.random(item.shape) < 0.2)  # from one session to the next
+        match: np.ndarray = (world.weights(user, step_of / (length[user] - 1)) * liked).sum(1)
+        rating = np.rint(2.4 + 2.2 * match + rng.normal(0, 0.8, len(user))).clip(1, 5).astype(np.float32)
+        gap = rng.integers(60, 600, item.shape) + rng.exponential(3e5, item.shape) * (rng.random(item.shape) < 0.2)
         begin = 1_420_070_400 + rng.integers(3 * 365 * 86400, size=(self.num_users, 1))  # in 2015 to 2017
-        time = begin + np.cumsum(rng.integers(60, 600, item.shape) + away.astype(np.int64), axis=1)
-        columns = {RAW_USER_ID: user + 1, RAW_ITEM_ID: chosen + 1, RATING: rating, TIMESTAMP: time[user, step_of]}
-        return pl.DataFrame(columns)
+        time = (begin + gap.astype(np.int64).cumsum(1))[user, step_of]
+        return pl.DataFrame({RAW_USER_ID: user + 1, RAW_ITEM_ID: chosen + 1, RATING: rating, TIMESTAMP: time})
 
     def _write(self, folder: Path) -> None:
         world, rng, names = self.world(), np.random.default_rng([self.seed, 2]), list(_WORDS)[: self.num_modalities]
+        called = np.array([[_ASPECTS[name][a][0] for a in range(self.num_aspects)] for name in names])  # (K, A)
         self.interactions(world).write_parquet(folder / "ratings.parquet")
-        # The catalogue's films, then others; every other of these has the title of one of the catalogue, not its year.
-        num, others = self.num_items, self.num_items // 10
-        titles, years = _titles(rng, num + others), rng.integers(1950, 2020, num + others)
+        # The catalogue's films, then others; every other one of these has the title of the catalogue's, not the year.
+        num, total = self.num_items, self.num_items * 11 // 10
+        titles, years = _titles(rng, total), rng.integers(1950, 2020, total)
         titles[num::2] = titles[: len(titles[num::2])]
         years[num::2] = years[: len(years[num::2])] + rng.choice([-20, -10, 10, 20], len(years[num::2]))
-        aspect = np.concatenate([world.aspect, rng.integers(self.num_aspects, size=(others, len(names)))])
-        bare = np.where(rng.random(num + others) < 0.05, rng.integers(len(names), size=num + others), -1)  # lacks a text
-        documented = rng.permutation(np.flatnonzero(rng.random(num + others) >= 0.02))
+        aspect = np.concatenate([world.aspect, rng.integers(self.num_aspects, size=(total - num, len(names)))])
+        bare = np.where(rng.random(total) < 0.05, rng.integers(len(names), size=total), -1)  # the text it lacks
         with (folder / "knowledge.jsonl").open("w", encoding="utf-8") as file:
-            for n, at in enumerate(documented):
+            for n, at in enumerate(rng.permutation(np.flatnonzero(rng.random(total) >= 0.02))):
                 texts = {name: _text(rng, name, aspect[at, k]) for k, name in enumerate(names) if k != bare[at]}
-                document = {DOC_ID: f"film-{n}", TITLE: titles[at], YEAR: int(years[at]), **texts}
-                file.write(json.dumps(document) + "\n")
-        shown = [f"{title} ({year})" for title, year in zip(titles[:num], years[:num], strict=True)]
-        items = pl.DataFrame({RAW_ITEM_ID: range(1, num + 1), TITLE: shown, YEAR: years[:num].astype(np.int32)})
-        items.write_parquet(folder / "items.parquet")
-        called = np.array([[_ASPECTS[name][a][0] for a in range(self.num_aspects)] for name in names])  # (K, A)
-        _long(RAW_ITEM_ID, names, aspect=called[np.arange(len(names)), world.aspect]).write_parquet(
-            folder / "aspects.parquet"
-        )
-        likes = [[called[k, liked].tolist() for k, liked in enumerate(user)] for user in world.likes]
-        mean = (world.start + world.end) / 2
-        truth = _long(RAW_USER_ID, names, start=world.start, end=world.end, mean=mean)
-        truth.with_columns(pl.Series("likes", likes).explode()).write_parquet(folder / "truth.parquet")
+                file.write(json.dumps({DOC_ID: f"film-{n}", TITLE: titles[at], YEAR: int(years[at]), **texts}) + "\n")
+        items = pl.DataFrame({RAW_ITEM_ID: np.arange(num) + 1, TITLE: titles[:num], YEAR: years[:num].astype(np.int32)})
+        items.with_columns(pl.format("{} ({})", TITLE, YEAR).alias(TITLE)).write_parquet(folder / "items.parquet")
+        about = _long(RAW_ITEM_ID, num, names, aspect=called[np.arange(len(names)), world.aspect])
+        about.write_parquet(folder / "aspects.parquet")
+        weights = {"start": world.start, "end": world.end, "mean": (world.start + world.end) / 2}
+        likes = pl.Series("likes", [called[k, liked].tolist() for user in world.likes for k, liked in enumerate(user)])
+        _long(RAW_USER_ID, self.num_users, names, **weights).with_columns(likes).write_parquet(folder / "truth.parquet")
         write_json(folder / "settings.json", {"fingerprint": self.fingerprint(folder), **vars(self)})
 
 
-def _long(row_id: str, names: list[str], **tables: np.ndarray) -> pl.DataFrame:
-    """(R, K) tables as one column each, a row for each row (ids from 1) and modality."""
-    rows = len(next(iter(tables.values())))
-    ids = {row_id: np.arange(1, rows + 1).repeat(len(names)), MODALITY: names * rows}
-    return pl.DataFrame(ids | {name: table.ravel() for name, table in tables.items()})
+def _long(row_id: str, rows: int, names: list[str], **tables: np.ndarray) -> pl.DataFrame:
+    """(R, K) tables as columns; rows are numbered from 1."""
+    ids = {row_id: np.arange(rows).repeat(len(names)) + 1, MODALITY: names * rows}
+    return pl.DataFrame({**ids, **{name: table.ravel() for name, table in tables.items()}})
 
 
-def _titles(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count,) different titles, as objects."""
-    parts = (_ADJECTIVES, _NOUNS, _TOWNS, _TOWN_ENDINGS)
-    codes = rng.choice(math.prod(map(len, parts)), count, replace=False)
-    words = zip(*(np.array(part)[k] for part, k in zip(parts, np.unravel_index(codes, [*map(len, parts)]), strict=True)))
-    return np.array(["The {} {} of {}{}".format(*word) for word in words], object)
+def _titles(rng: np.random.Generator, count: int) -> list[str]:
+    """Different titles."""
+    sizes = [len(part) for part in _TITLE_PARTS]
+    rows = np.array(np.unravel_index(rng.choice(int(np.prod(sizes)), count, replace=False), sizes)).T.tolist()
+    return ["The {} {} of {}{}".format(*(part[k] for part, k in zip(_TITLE_PARTS, row, strict=True))) for row in rows]
 
 
 def _text(rng: np.random.Generator, modality: str, aspect: int) -> str:
     """A sentence of 8 to 20 words about one aspect of a modality."""
-    one, other = rng.permutation(_ASPECTS[modality][aspect])
-    joint, ending = rng.choice(["and", "along with", "next to"]), rng.choice(_ENDINGS)
-    return f"{rng.choice(_WORDS[modality][0].split('|'))} {one} {joint} {other} {ending}"
+    beginning, (one, other) = rng.choice(_WORDS[modality][0].split("|")), rng.permutation(_ASPECTS[modality][aspect])
+    return f"{beginning} {one} {rng.choice(['and', 'along with', 'next to'])} {other} {rng.choice(_ENDINGS)}"

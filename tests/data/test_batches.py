@@ -1,0 +1,80 @@
+"""Batches against plain Python over the same histories."""
+
+import torch
+
+from msmrec.columns import TEST, VAL
+from msmrec.data.batches import EvalLoader, TrainLoader
+from msmrec.data.prepare import Dataset
+
+CPU = torch.device("cpu")
+
+
+def parts(dataset: Dataset) -> dict[int, tuple[list[int], list[int], list[int]]]:
+    """Each user's training, validation and test items."""
+    histories = {}
+    for user in range(1, dataset.num_users + 1):
+        rows, part = slice(dataset.offsets[user], dataset.offsets[user + 1]), dataset.column("split")
+        histories[user] = tuple(dataset.item_id[rows][part[rows] == p].tolist() for p in (0, 1, 2))
+    return histories  # type: ignore[return-value]
+
+
+def test_training_covers_each_users_latest_items_once_and_nothing_else(tiny: Dataset) -> None:
+    loader = TrainLoader(tiny, max_seq_len=10, tokens_per_batch=100, device=CPU)
+    histories, seen = parts(tiny), set()
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    for batch in batches:
+        assert batch.item_seq.numel() <= 120  # the budget, plus what blurring the lengths may add
+        for row, user in enumerate(batch.user_id.tolist()):
+            n = int(batch.seq_len[row])
+            assert user not in seen
+            seen.add(user)
+            latest = histories[user][0][-11:]
+            assert batch.item_seq[row, :n].tolist() == latest[:-1]
+            assert batch.target_item[row, :n].tolist() == latest[1:]
+            assert not batch.item_seq[row, n:].any() and not batch.target_item[row, n:].any()
+    assert seen == {user for user, (train, _, _) in histories.items() if len(train) > 1}
+
+
+def test_all_windows_use_every_training_item_as_a_target_once(tiny: Dataset) -> None:
+    loader = TrainLoader(tiny, max_seq_len=4, tokens_per_batch=64, device=CPU, all_windows=True)
+    found: dict[int, list[int]] = {}
+    for batch in loader:
+        for row, user in enumerate(batch.user_id.tolist()):
+            found.setdefault(user, []).extend(batch.target_item[row][batch.target_item[row] > 0].tolist())
+    for user, (train, _, _) in parts(tiny).items():
+        assert sorted(found.get(user, [])) == sorted(train[1:])
+
+
+def test_epochs_differ_and_repeat(tiny: Dataset) -> None:
+    def order(epoch: int, seed: int = 0) -> list[int]:
+        loader = TrainLoader(tiny, 10, 100, CPU, seed=seed)
+        loader.set_epoch(epoch)
+        return [user for batch in loader for user in batch.user_id.tolist()]
+
+    assert order(0) == order(0) and order(0) != order(1) and order(0) != order(0, seed=1)
+
+
+def test_processes_share_an_epoch_without_overlap(tiny: Dataset) -> None:
+    users = [
+        [u for batch in TrainLoader(tiny, 10, 100, CPU, rank=r, world_size=2) for u in batch.user_id.tolist()]
+        for r in (0, 1)
+    ]
+    assert not set(users[0]) & set(users[1]) and len(users[0]) and len(users[1])
+    both = [[u for b in EvalLoader(tiny, VAL, 10, 16, CPU, r, 2) for u in b.user_id.tolist()] for r in (0, 1)]
+    assert sorted(both[0] + both[1]) == sorted(u for u, p in parts(tiny).items() if p[1])
+
+
+def test_evaluation_histories_targets_and_seen_items(tiny: Dataset) -> None:
+    histories = parts(tiny)
+    for split in (VAL, TEST):
+        users = []
+        for batch in EvalLoader(tiny, split, max_seq_len=6, batch_size=7, device=CPU):
+            for row, user in enumerate(batch.user_id.tolist()):
+                train, val, test = histories[user]
+                before, target = (train, val) if split == VAL else (train + val, test)
+                users.append(user)
+                assert batch.item_seq[row, : int(batch.seq_len[row])].tolist() == before[-6:]
+                assert [t for t in batch.target_item[row].tolist() if t] == target
+                assert batch.seen_item[batch.seen_row == row].tolist() == before  # all of it, not the last six
+        assert sorted(users) == [u for u, p in histories.items() if p[split]]

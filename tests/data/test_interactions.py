@@ -1,0 +1,101 @@
+"""Validation, k-core and splits on tables of about ten rows."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from msmrec.artifacts import InputError
+from msmrec.columns import TEST, TRAIN, VAL
+from msmrec.data.interactions import RawData, encode, k_core, validate
+from msmrec.data.splits import popularity_tiers, split
+
+
+def raw(rows: list[tuple[object, object, float | None, int | None]]) -> RawData:
+    frame = pl.DataFrame(
+        rows,
+        schema={"raw_user_id": pl.Int64, "raw_item_id": pl.Int64, "rating": pl.Float32, "timestamp": pl.Int64},
+        orient="row",
+    )
+    items = pl.DataFrame({"raw_item_id": [10, 20], "title": ["Ten", None], "year": [1999, None]})
+    return RawData(frame, items, pl.DataFrame(schema={"raw_user_id": pl.Int64}), "ratings.dat")
+
+
+TEN = [
+    (7, 10, 4.0, 30), (7, 20, 5.0, 10), (7, 30, 3.0, 30), (7, 40, 1.0, 20),
+    (8, 20, 4.0, 5), (8, 10, 2.0, 5), (8, 30, 2.0, 5),
+    (9, 10, 5.0, 99), (9, 50, 5.0, 98), (7, 50, 2.0, 40),
+]  # fmt: skip
+
+
+def test_encode_sorts_by_user_time_and_file_order() -> None:
+    encoded = encode(raw(TEN))
+    names = encoded.items["raw_item_id"].to_list()
+    history = {
+        user: [names[i - 1] for i in encoded.interactions.filter(pl.col("user_id") == n)["item_id"]]
+        for n, user in enumerate(encoded.users["raw_user_id"], 1)
+    }
+    assert history == {7: [20, 40, 10, 30, 50], 8: [20, 10, 30], 9: [50, 10]}
+    assert encoded.items.filter(pl.col("raw_item_id") == 10)["title"].item() == "Ten"
+    # no title in the metadata, or no metadata at all: the raw id speaks for the item
+    assert encoded.items.filter(pl.col("raw_item_id") == 20)["title"].item() == "20"
+    assert encoded.items.filter(pl.col("raw_item_id") == 30)["genres"].to_list() == [[]]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ((None, 10, 4.0, 3), "missing user id in data row 11"),
+        ((1, None, 4.0, 3), "missing item id in data row 11"),
+        ((1, 10, float("nan"), 3), "rating that is no finite number in data row 11"),
+        ((1, 10, 4.0, -3), "timestamp that is missing or before 1970 in data row 11"),
+        ((8, 30, 1.0, 50), "data row 11 rates item 30 by user 8 again"),
+    ],
+)
+def test_bad_rows_are_named(row: tuple[object, object, float, int], words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        validate(raw([*TEN, row]))
+    assert "ratings.dat" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_duplicates_can_keep_first_or_last() -> None:
+    twice = raw([*TEN, (8, 30, 1.0, 50)])
+    assert validate(twice, "first").filter(raw_user_id=8, raw_item_id=30)["rating"].to_list() == [2.0]
+    assert validate(twice, "last").filter(raw_user_id=8, raw_item_id=30)["rating"].to_list() == [1.0]
+
+
+def test_k_core_iterates() -> None:
+    # item 3 has one rating; without it user 2 has one; without user 2 item 1 has one, and all falls
+    user, item = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 0, 1, 1, 2])
+    assert k_core(user, item, 2, 2).tolist() == [True, True, True, True, False, False]
+    with pytest.raises(InputError, match="no interaction is left"):
+        k_core(user, item, 3, 2)
+
+
+def test_leave_one_out() -> None:
+    user, time = np.array([1, 1, 1, 1, 2, 2, 3, 3, 3]), np.arange(9)
+    expected = [TRAIN, TRAIN, VAL, TEST, TRAIN, TRAIN, TRAIN, VAL, TEST]
+    assert split("leave_one_out", user, time).tolist() == expected
+
+
+def test_user_ratio() -> None:
+    user, time = np.array([1] * 10 + [2] * 2), np.arange(12)
+    part = split("user_ratio", user, time, (0.7, 0.1, 0.2))
+    assert part.tolist() == [TRAIN] * 7 + [VAL] + [TEST] * 2 + [TRAIN, TEST]
+
+
+def test_global_time_is_stable_and_keeps_the_order_inside_users() -> None:
+    user = np.array([1, 1, 1, 1, 1, 2, 2, 2, 2, 2])
+    time = np.array([1, 2, 3, 8, 9, 1, 2, 8, 8, 9])
+    part = split("global_time", user, time, (0.6, 0.2, 0.2))
+    assert part.tolist() == [TRAIN, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN, VAL, VAL, TEST]
+
+
+def test_split_refuses_bad_ratios() -> None:
+    with pytest.raises(InputError, match="sum to 1"):
+        split("user_ratio", np.array([1]), np.array([1]), (0.8, 0.1, 0.2))
+
+
+def test_popularity_tiers() -> None:
+    count = np.array([100, 50, 40, 30, 20, 9, 8, 7, 6, 5, 0])
+    tiers = popularity_tiers(count).tolist()
+    assert tiers == ["head"] + ["mid"] * 4 + ["tail"] * 5 + ["cold"]

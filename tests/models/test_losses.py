@@ -1,0 +1,91 @@
+"""The chunked softmax against torch's cross-entropy; the sampled losses against their formulas."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from msmrec.models.losses import bce_loss, ranking_loss, softmax_loss
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, None])
+def test_chunked_softmax_equals_cross_entropy_gradients_included(chunk: int | None) -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    target = torch.randint(0, 30, (50,))
+    plain = F.cross_entropy(queries @ keys.T, target)
+    expected = torch.autograd.grad(plain * 3, (queries, keys))
+    loss = softmax_loss(queries, keys, target, chunk=chunk)
+    found = torch.autograd.grad(loss * 3, (queries, keys))
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_chunked_softmax_survives_large_scores() -> None:
+    queries, keys = torch.full((4, 2), 100.0), torch.tensor([[100.0, 100.0], [-100.0, -100.0]])
+    assert softmax_loss(queries, keys, torch.zeros(4, dtype=torch.long)).item() == 0.0
+    assert softmax_loss(queries, keys, torch.ones(4, dtype=torch.long)).item() == 40_000.0
+
+
+def test_chunked_softmax_in_bfloat16_is_close() -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    target = torch.randint(0, 30, (50,))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = softmax_loss(queries, keys, target)
+    assert loss.item() == pytest.approx(F.cross_entropy(queries @ keys.T, target).item(), rel=0.01)
+
+
+def test_sampled_softmax_estimates_the_full_one_and_its_gradient() -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.randn(20, 8, requires_grad=True), torch.randn(15, 8, requires_grad=True)
+    target = torch.randint(0, 15, (20,))
+    full = F.cross_entropy(queries @ keys.T, target)
+    mean = torch.stack([softmax_loss(queries, keys, target, 12) for _ in range(300)]).mean()
+    assert mean.item() == pytest.approx(full.item(), abs=0.15)  # the log of an estimate is a little low
+    pairs = zip(torch.autograd.grad(mean, (queries, keys)), torch.autograd.grad(full, (queries, keys)), strict=True)
+    for found, expected in pairs:
+        assert F.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
+
+
+def test_sampled_softmax_by_hand() -> None:
+    """One step against the formula, whether or not the sample holds the target."""
+    queries, keys = torch.randn(6, 4), torch.randn(5, 4)
+    target = torch.tensor([0, 1, 2, 3, 4, 0])
+    torch.manual_seed(3)
+    loss = softmax_loss(queries, keys, target, 3)
+    torch.manual_seed(3)
+    sample = torch.randperm(5)[:3]
+    others = (queries @ keys[sample].T + math.log(4 / 3)).masked_fill(sample == target[:, None], -torch.inf)
+    scores = torch.cat([(queries * keys[target]).sum(1, keepdim=True), others], 1)
+    torch.testing.assert_close(loss, F.cross_entropy(scores, torch.zeros(6, dtype=torch.long)))
+
+
+def test_gbce_is_bce_at_t_zero_and_calibrated_at_one() -> None:
+    queries, keys, target = torch.randn(20, 8), torch.randn(15, 8), torch.randint(0, 15, (20,))
+
+    def loss(t: float | None) -> float:
+        torch.manual_seed(1)
+        return bce_loss(queries, keys, target, 2, t).item()
+
+    assert loss(0.0) == pytest.approx(loss(None))
+    # at t = 1 the positive's power is the sampling rate, 2 of 14
+    torch.manual_seed(1)
+    negative = torch.randint(0, 15, (20, 2))
+    positive = F.logsigmoid((queries * keys[target]).sum(1))
+    others = F.logsigmoid(-torch.einsum("td,tkd->tk", queries, keys[negative])).sum(1)
+    assert loss(1.0) == pytest.approx(-(2 / 14 * positive + others).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sampled_softmax", "bce", "gbce"])
+def test_every_loss_learns_a_toy(name: str) -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.nn.Parameter(torch.randn(6, 4)), torch.nn.Parameter(torch.randn(6, 4))
+    target, optimizer = torch.arange(6), torch.optim.Adam([queries, keys], lr=0.1)
+    for _ in range(150):
+        loss = ranking_loss(name, queries, keys, target, 3, 0.5)  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert ((queries @ keys.T).argmax(1) == target).all()

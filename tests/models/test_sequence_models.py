@@ -1,0 +1,168 @@
+"""SASRec and MSMRec: causality, padding, the gate, cold items, and golden losses on the tiny world."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from msmrec.data.batches import EvalLoader, TrainLoader
+from msmrec.data.prepare import Dataset
+from msmrec.models.modality_gate import ModalityGate, causal_mean, masked_softmax
+from msmrec.models.msmrec import MSMRec
+from msmrec.models.sasrec import SASRec
+from msmrec.text.encoder import TfidfSvdEncoder
+from msmrec.text.item_text import ItemText
+from msmrec.text.modalities import Modality
+
+MODALITIES = [Modality(name, prose=[name]) for name in ("narrative", "visual", "set")]
+
+
+def tiny_text(root: Path) -> ItemText:
+    knowledge = next(root.glob("simulated*/knowledge.jsonl"))
+    return ItemText([str(knowledge)], MODALITIES, encoder=TfidfSvdEncoder(32), dim=16)
+
+
+def sasrec(num_items: int = 40, **options: object) -> SASRec:
+    torch.manual_seed(0)
+    return SASRec(num_items, max_seq_len=12, embedding_dim=16, num_layers=2, **options).eval()  # type: ignore[arg-type]
+
+
+def msmrec(num_items: int = 40, **options: object) -> MSMRec:
+    """A MSMRec with random vectors, a third of them missing, item 5 without any."""
+    torch.manual_seed(0)
+    text = ItemText(["unused.jsonl"], MODALITIES, encoder=TfidfSvdEncoder(8), dim=8)
+    model = MSMRec(text, num_items, max_seq_len=12, embedding_dim=16, **options).eval()
+    model.present.copy_(torch.rand(num_items + 1, 3) > 0.33)
+    model.present[[0, 5]] = False
+    model.vectors.copy_(torch.randn(num_items + 1, 3, 8) * model.present[..., None])
+    torch.nn.init.normal_(model.fuse_item, std=0.5)  # so that text matters at once
+    torch.nn.init.normal_(model.fuse_score, std=0.5)
+    torch.nn.init.normal_(model.gate.bias)
+    return model
+
+
+MODELS: dict[str, Callable[[], SASRec]] = {
+    "sasrec": sasrec,
+    "cosine": lambda: sasrec(temperature=0.05),
+    "inner": lambda: msmrec(compatibility="inner"),
+    "bilinear": lambda: msmrec(compatibility="bilinear"),
+    "mlp": lambda: msmrec(compatibility="mlp"),
+    "attention": lambda: msmrec(compatibility="attention", temperature=0.05),
+    "top2": lambda: msmrec(top_k=2),
+}
+
+
+def all_positions(length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(length, dtype=torch.long), torch.arange(length)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_future_does_not_change_the_past(name: str) -> None:
+    model, length = MODELS[name](), torch.tensor([10])
+    first = torch.randint(1, 41, (1, 10))
+    second = first.clone()
+    second[0, 6:] = torch.randint(1, 41, (4,))
+    past, future = (model(seq, length, all_positions(10))[0] for seq in (first, second))
+    torch.testing.assert_close(past[:6], future[:6])
+    assert not torch.allclose(past[6:], future[6:])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_does_not_leak(name: str) -> None:
+    model = MODELS[name]()
+    long, short = torch.randint(1, 41, (12,)), torch.randint(1, 41, (5,))
+    together = torch.zeros(2, 12, dtype=torch.long)
+    together[0], together[1, :5] = long, short
+    end = (torch.tensor([1]), torch.tensor([4]))
+    alone, _ = model(short[None], torch.tensor([5]), (torch.tensor([0]), torch.tensor([4])))
+    padded, _ = model(together, torch.tensor([12, 5]), end)
+    torch.testing.assert_close(alone, padded)
+    together[1, 5:] = 17  # whatever stands in the padding
+    torch.testing.assert_close(model(together, torch.tensor([12, 5]), end)[0], padded)
+
+
+@pytest.mark.parametrize("compatibility", ["inner", "bilinear", "mlp", "attention"])
+@pytest.mark.parametrize("top_k", [None, 1, 2])
+def test_gate_weights_sum_to_one_over_present_modalities(compatibility: str, top_k: int | None) -> None:
+    model = msmrec(compatibility=compatibility, top_k=top_k)
+    seq = torch.randint(1, 41, (3, 12))
+    seq[0, 0] = 5  # no modality at all, first of its history
+    item_gate, user_gate = model.gate_weights(seq, torch.tensor([12, 12, 12]))
+    present = model.present[seq]
+    assert (item_gate[~present] == 0).all()
+    torch.testing.assert_close(item_gate.sum(-1), present.any(-1).float())
+    torch.testing.assert_close(user_gate.sum(-1), (present.cumsum(1) > 0).any(-1).float())
+    assert item_gate[0, 0].sum() == 0 and user_gate[0, 0].sum() == 0
+    if top_k is not None:
+        assert ((item_gate > 0).sum(-1) <= top_k).all() and ((user_gate > 0).sum(-1) <= top_k).all()
+
+
+def test_inner_gate_is_the_papers_formula() -> None:
+    """alpha_k = softmax of <u, e_k>, scaled by sqrt(D); u_t the mean of the items so far."""
+    gate = ModalityGate(4, 4, 3, "inner")
+    items, vectors = torch.randn(1, 2, 4), torch.randn(1, 2, 3, 4)
+    user = causal_mean(items)
+    torch.testing.assert_close(user[0, 1], (items[0, 0] + items[0, 1]) / 2)
+    expected = torch.softmax(torch.stack([vectors[0, 1, k] @ user[0, 1] / 2 for k in range(3)]), 0)
+    item_gate, user_gate = gate(user, vectors, torch.ones(1, 2, 3, dtype=torch.bool))
+    torch.testing.assert_close(item_gate[0, 1], expected)
+    mean = torch.stack([(vectors[0, 0, k] @ user[0, 0] + vectors[0, 1, k] @ user[0, 1]) / 4 for k in range(3)])
+    torch.testing.assert_close(user_gate[0, 1], torch.softmax(mean, 0))
+
+
+def test_masked_softmax_by_hand() -> None:
+    scores = torch.tensor([[0.0, 1.0, 2.0], [3.0, 3.0, 3.0]])
+    present = torch.tensor([[True, False, True], [False, False, False]])
+    e = torch.tensor(2.0).exp()
+    torch.testing.assert_close(masked_softmax(scores, present), torch.tensor([[1 / (1 + e), 0, e / (1 + e)], [0, 0, 0]]))
+    assert masked_softmax(scores, present, top_k=1)[0].tolist() == [0, 0, 1]
+
+
+def test_modality_dropout_hides_only_in_training() -> None:
+    gate, present = ModalityGate(4, 4, 3, modality_dropout=1.0), torch.ones(1, 1, 3, dtype=torch.bool)
+    user, vectors = torch.randn(1, 1, 4), torch.randn(1, 1, 3, 4)
+    assert gate.train()(user, vectors, present)[0].sum() == 0
+    torch.testing.assert_close(gate.eval()(user, vectors, present)[0].sum(), torch.tensor(1.0))
+
+
+def test_cold_items_are_scored_by_their_text_or_last(tiny: Dataset) -> None:
+    batch = next(iter(EvalLoader(tiny, 1, 12, 4, torch.device("cpu"))))
+    model = msmrec(tiny.num_items)
+    model.warm[[3, 4]] = False
+    with torch.no_grad():
+        with_text = model.scores(batch)
+        model.item_embedding.weight[[3, 4]] += 100  # an untrained ID vector is noise and must not count
+        torch.testing.assert_close(model.scores(batch), with_text)
+        assert torch.isfinite(with_text[:, [3, 4]]).all() and with_text[:, 3].std() > 0
+        model.cold_items = False
+        assert (model.scores(batch)[:, [3, 4]] == -torch.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"), [("sasrec", 3.93159), ("msmrec", 3.86805)]
+)
+def test_golden_losses(name: str, golden: float, tiny: Dataset, tiny_root: Path, cache: Path) -> None:
+    """Five steps on the tiny world. A change here is a change of results: say so in the commit."""
+    torch.manual_seed(0)
+    options = {"max_seq_len": 20, "embedding_dim": 16, "dropout": 0.0}
+    if name == "sasrec":
+        model = SASRec(tiny.num_items, **options)  # type: ignore[arg-type]
+    else:
+        text = tiny_text(tiny_root)
+        model = MSMRec(text, tiny.num_items, text_dropout=0.0, expert_dim=4, **options)
+        made = text.vectors(tiny, tiny_root, cache)
+        model.vectors.copy_(torch.from_numpy(made.vectors))
+        model.present.copy_(torch.from_numpy(made.present))
+    model.log = lambda *args, **kwargs: None  # type: ignore[method-assign,assignment]
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.01), []
+    for epoch in range(5):
+        loader = TrainLoader(tiny, 20, 4096, torch.device("cpu"))
+        loader.set_epoch(epoch)
+        for batch in loader:
+            loss = model.training_step(batch, 0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[-1] == pytest.approx(golden, rel=1e-3)

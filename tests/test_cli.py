@@ -1,0 +1,144 @@
+"""Runs as users start them, in process on the tiny world: every config, resume, evaluation, and what mistakes say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from msmrec.artifacts import InputError
+from msmrec.cli import CONFIGS, build, evaluate, train
+
+
+ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")
+TINY = ["--data.source", "Simulated"] + [
+    f"--data.source.init_args.{key}={value}"
+    for key, value in {
+        "num_users": 120, "num_items": 60, "mean_interactions": 14, "num_modalities": 3, "num_aspects": 4,
+    }.items()
+]  # fmt: skip
+QUIET = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture
+def tiny_args(tiny_root: Path, cache: Path) -> list[str]:
+    knowledge = next(tiny_root.glob("simulated*/knowledge.jsonl"))
+    schema = json.dumps([{"name": n, "prose": [n]} for n in ("narrative", "visual", "set")])
+    text = {"knowledge": [str(knowledge)], "modalities": json.loads(schema), "encoder": {"class_path": "TfidfSvdEncoder"}}
+    args = [*TINY, *QUIET, "--data.root", str(tiny_root), "--data.cache", str(cache), "--data.protocol.min_item_count=0"]
+    return [*args, "--data.tokens_per_batch=512", f"--model.init_args.text={json.dumps({**text, 'dim': 8})}"]
+
+
+def for_model(config: str, args: list[str]) -> list[str]:
+    """SASRec reads no texts."""
+    return [a for a in args if "msmrec" in config or "init_args.text" not in a]
+
+
+@pytest.mark.parametrize("config", ALL_CONFIGS)
+def test_every_config_parses_and_fits_two_batches(config: str, tiny_args: list[str], tmp_path: Path) -> None:
+    train(["--config", config, *for_model(config, tiny_args), "--trainer.fast_dev_run=2", "--run_dir", str(tmp_path)])
+    assert not (tmp_path / "metrics.json").exists()  # a dry run leaves no result
+
+
+@pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml"])
+def test_a_run_leaves_its_record_and_is_evaluated_again_to_the_last_digit(
+    config: str, tiny_args: list[str], tmp_path: Path
+) -> None:
+    run = train(["--config", config, *for_model(config, tiny_args), "--trainer.max_epochs=2", "--run_dir", str(tmp_path / "run")])
+    record = json.loads((run / "metrics.json").read_text())
+    assert record["config"] == config.removesuffix(".yaml") and record["protocol"]["seen_filter"] == "the whole history"
+    assert record["train"]["epochs"] == 2 and record["dataset"]["num_users"] == 120
+    users = pl.read_parquet(run / "per_user.parquet")
+    assert len(users) == record["dataset"]["num_test"]
+    assert users["ndcg@10"].mean() == pytest.approx(record["test"]["ndcg@10"], abs=1e-6)
+    assert load_file(run / "item_embeddings.safetensors")["item_embeddings"].shape[0] == record["dataset"]["num_items"] + 1
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    for split in ("val", "test"):
+        again = evaluate(["--run", str(run), "--split", split, *QUIET[2:]])
+        assert {k.split("/")[1]: v for k, v in again.items()} == record[split]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    with pytest.raises(InputError, match="holds a finished run"):
+        train(["--config", config, *for_model(config, tiny_args), "--run_dir", str(run)])
+
+
+
+@pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml"])
+def test_killed_and_resumed_equals_uninterrupted(config: str, tiny_args: list[str], tmp_path: Path) -> None:
+    args = [*for_model(config, tiny_args), "--trainer.max_epochs=4"]
+    whole = train(["--config", config, *args, "--run_dir", str(tmp_path / "whole")])
+    code = "import sys; from msmrec.cli import train; train(sys.argv[1:])"
+    line = [sys.executable, "-c", code, "--config", config, *args, "--run_dir", str(tmp_path / "cut")]
+    last, process = tmp_path / "cut" / "checkpoints" / "last.ckpt", subprocess.Popen(line)
+    for _ in range(6000):
+        if last.exists():
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert last.exists() and not (tmp_path / "cut" / "metrics.json").exists()
+    resumed = train(["--config", config, *args, "--run_dir", str(tmp_path / "cut")])
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"] for run in (whole, resumed)]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    results = [json.loads((run / "metrics.json").read_text()) for run in (whole, resumed)]
+    assert results[0]["test"] == results[1]["test"]
+
+
+def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
+    sasrec = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--run_dir", str(tmp_path / "a")]
+    cases = {
+        "embeding_dim": [*sasrec, "--model.init_args.embeding_dim=8"],
+        "max_epoch": [*sasrec, "--trainer.max_epoch=8"],
+        "no_such.yaml": ["--config", "no_such.yaml"],
+        "must be a multiple": [*sasrec, "--model.init_args.num_heads=3"],
+        "nowhere.jsonl": ["--config", "msmrec_ml100k.yaml", *tiny_args, "--model.init_args.text.knowledge=[nowhere.jsonl]",
+                          "--run_dir", str(tmp_path / "b"), "--trainer.max_epochs=1"],
+    }  # fmt: skip
+    for words, args in cases.items():
+        with pytest.raises(InputError, match=words) as caught:
+            train(args)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_checkpoint_of_another_dataset_or_model_is_refused(tiny_args: list[str], tmp_path: Path) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args)]
+    run = train([*args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")])
+    ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--run_dir", str(tmp_path / "other")]
+    with pytest.raises(InputError, match="trained on dataset"):
+        train([*args, *ckpt, "--data.protocol.min_user_count=12"])
+    with pytest.raises(InputError, match="not a checkpoint of this config's model"):
+        train([*args, *ckpt, "--model.init_args.embedding_dim=32"])
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:5000])
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        train([*args, "--ckpt_path", str(broken), "--run_dir", str(tmp_path / "third")])
+
+
+def test_every_seed_has_its_own_folder_and_a_changed_config_does_not_resume(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args)]
+    cli = build([*args, "--seed_everything=3"], save=False)
+    assert cli.config.run_dir == "runs/sasrec_ml100k/seed=3" and cli.datamodule.seed == 3
+    run = train([*args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")])
+    (run / "metrics.json").unlink()  # as if it had not finished
+    with pytest.raises(InputError, match="unfinished run with another model"):
+        train([*args, "--run_dir", str(run), "--model.init_args.dropout=0.3"])
+
+
+def test_wandb_works_offline_without_a_key(tiny_args: list[str], tmp_path: Path) -> None:
+    args = [a for a in for_model("sasrec", tiny_args) if a not in ("--trainer.logger",)]
+    args.remove("false")  # the logger's
+    run = train(["--config", "sasrec_ml100k.yaml", *args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")])
+    assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
+    assert "val/ndcg@10" in next(run.glob("csv/**/metrics.csv")).read_text()
+
+
