@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from msmrec.artifacts import InputError
 from msmrec.cli import CONFIGS, build, evaluate, train
 
-
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")
 TINY = ["--data.source", "Simulated"] + [
     f"--data.source.init_args.{key}={value}"
@@ -31,8 +30,20 @@ QUIET = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
 def tiny_args(tiny_root: Path, cache: Path) -> list[str]:
     knowledge = next(tiny_root.glob("simulated*/knowledge.jsonl"))
     schema = json.dumps([{"name": n, "prose": [n]} for n in ("narrative", "visual", "set")])
-    text = {"knowledge": [str(knowledge)], "modalities": json.loads(schema), "encoder": {"class_path": "TfidfSvdEncoder"}}
-    args = [*TINY, *QUIET, "--data.root", str(tiny_root), "--data.cache", str(cache), "--data.protocol.min_item_count=0"]
+    text = {
+        "knowledge": [str(knowledge)],
+        "modalities": json.loads(schema),
+        "encoder": {"class_path": "TfidfSvdEncoder"},
+    }
+    args = [
+        *TINY,
+        *QUIET,
+        "--data.root",
+        str(tiny_root),
+        "--data.cache",
+        str(cache),
+        "--data.protocol.min_item_count=0",
+    ]
     return [*args, "--data.tokens_per_batch=512", f"--model.init_args.text={json.dumps({**text, 'dim': 8})}"]
 
 
@@ -51,14 +62,25 @@ def test_every_config_parses_and_fits_two_batches(config: str, tiny_args: list[s
 def test_a_run_leaves_its_record_and_is_evaluated_again_to_the_last_digit(
     config: str, tiny_args: list[str], tmp_path: Path
 ) -> None:
-    run = train(["--config", config, *for_model(config, tiny_args), "--trainer.max_epochs=2", "--run_dir", str(tmp_path / "run")])
+    run = train(
+        [
+            "--config",
+            config,
+            *for_model(config, tiny_args),
+            "--trainer.max_epochs=2",
+            "--run_dir",
+            str(tmp_path / "run"),
+        ]
+    )
     record = json.loads((run / "metrics.json").read_text())
     assert record["config"] == config.removesuffix(".yaml") and record["protocol"]["seen_filter"] == "the whole history"
     assert record["train"]["epochs"] == 2 and record["dataset"]["num_users"] == 120
     users = pl.read_parquet(run / "per_user.parquet")
     assert len(users) == record["dataset"]["num_test"]
     assert users["ndcg@10"].mean() == pytest.approx(record["test"]["ndcg@10"], abs=1e-6)
-    assert load_file(run / "item_embeddings.safetensors")["item_embeddings"].shape[0] == record["dataset"]["num_items"] + 1
+    assert (
+        load_file(run / "item_embeddings.safetensors")["item_embeddings"].shape[0] == record["dataset"]["num_items"] + 1
+    )
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     for split in ("val", "test"):
         again = evaluate(["--run", str(run), "--split", split, *QUIET[2:]])
@@ -66,7 +88,6 @@ def test_a_run_leaves_its_record_and_is_evaluated_again_to_the_last_digit(
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
     with pytest.raises(InputError, match="holds a finished run"):
         train(["--config", config, *for_model(config, tiny_args), "--run_dir", str(run)])
-
 
 
 @pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml"])
@@ -84,7 +105,9 @@ def test_killed_and_resumed_equals_uninterrupted(config: str, tiny_args: list[st
     process.wait()
     assert last.exists() and not (tmp_path / "cut" / "metrics.json").exists()
     resumed = train(["--config", config, *args, "--run_dir", str(tmp_path / "cut")])
-    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"] for run in (whole, resumed)]
+    states = [
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"] for run in (whole, resumed)
+    ]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
     results = [json.loads((run / "metrics.json").read_text()) for run in (whole, resumed)]
@@ -140,5 +163,3 @@ def test_wandb_works_offline_without_a_key(tiny_args: list[str], tmp_path: Path)
     run = train(["--config", "sasrec_ml100k.yaml", *args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")])
     assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
     assert "val/ndcg@10" in next(run.glob("csv/**/metrics.csv")).read_text()
-
-

@@ -17,10 +17,10 @@ from typing import Any
 from filelock import FileLock
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Something that the user gave is wrong. The message is one line: what, where (file, line or key), what to do.
 
-    Command lines print it without a traceback.
+    Command lines print it without a traceback. Not a ValueError, which argument parsers take for a failed type check.
     """
 
 

@@ -74,7 +74,6 @@ class RunCLI(LightningCLI):
                 "checkpoint.monitor": "val/ndcg@10",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
                 # After validation and at the end of the epoch, so that a resumed run starts with the next one.
                 "checkpoint.save_on_train_epoch_end": True,
@@ -134,10 +133,19 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
             run=False,
             args=[_find_config(a) for a in _split_equals(args)],
             save_config_callback=RunFolder if save else None,
-            parser_kwargs={"default_config_files": [str(CONFIGS / "base.yaml")], "exit_on_error": False},
+            parser_kwargs={
+                "default_config_files": [str(CONFIGS / "base.yaml")],
+                "exit_on_error": False,
+                "allow_abbrev": False,
+            },
         )
     except (ArgumentError, ParserError) as error:
         raise InputError(" ".join(str(error).split())) from None
+    except ValueError as error:  # the parser wraps what a constructor raised in a report of its own
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise cause or error from None
 
 
 def _split_equals(args: Sequence[str]) -> list[str]:
@@ -168,7 +176,9 @@ def train(args: Sequence[str] | None = None) -> Path:
     assert isinstance(cli.model, RecModule) and isinstance(cli.datamodule, RecDataModule)
     ckpt_path = cli.config.ckpt_path or _resume_from(run, cli)
     clock = Clock()
-    trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+    # A callback of its own, every epoch: `save_last` beside a monitor only saves when the monitor improves.
+    last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    trainer.callbacks += [clock, last]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
     _load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
     if trainer.interrupted:
@@ -218,11 +228,11 @@ def _load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
     """Runs, and turns a checkpoint that does not fit into one line."""
     try:
         return run()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         if ckpt_path and "state_dict" in str(error):
             first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
             raise InputError(f"{ckpt_path}: not a checkpoint of this config's model ({first[:160]})") from None
-        if ckpt_path and ("zip archive" in str(error) or "PytorchStreamReader" in str(error)):
+        if ckpt_path and (isinstance(error, OSError) or "zip archive" in str(error) or "Stream" in str(error)):
             raise InputError(f"{ckpt_path}: not a readable checkpoint; remove it, or name another") from None
         raise
 

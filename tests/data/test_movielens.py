@@ -18,7 +18,10 @@ ITEMS = {
     "ml-1m": ("movies.dat", "10::Léon (1994)::Action\n20::Untitled::Drama|War\n"),
     "ml-20m": ("movies.csv", 'movieId,title,genres\n10,"Léon (1994)",Action\n20,"A, B",(no genres listed)\n'),
 }
-USERS = {"ml-100k": ("u.user", "1|24|M|writer|1\n2|30|F|other|2\n"), "ml-1m": ("users.dat", "1::F::1::10::4\n2::M::56::16::7\n")}
+USERS = {
+    "ml-100k": ("u.user", "1|24|M|writer|1\n2|30|F|other|2\n"),
+    "ml-1m": ("users.dat", "1::F::1::10::4\n2::M::56::16::7\n"),
+}
 
 
 def write(root: Path, release: str, ratings: str | None = None) -> Path:
@@ -65,7 +68,9 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
         MovieLens("ml-1m").read(root)
 
 
-def test_without_a_network_the_error_says_where_to_put_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_error_says_where_to_put_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("msmrec.data.sources.movielens._URL", "http://127.0.0.1:9/{name}.zip")  # nobody listens there
     with pytest.raises(InputError, match="unpack the archive to"):
         download("ml-1m", tmp_path)
@@ -107,7 +112,9 @@ def test_a_prepared_dataset_is_reused_and_a_killed_one_is_made_again(tmp_path: P
     protocol = SplitProtocol(min_user_count=0, min_item_count=0)
     dataset = prepare(MovieLens("ml-1m"), root, tmp_path / "cache", protocol)
     stamp = (dataset.folder / "dataset.json").stat().st_mtime_ns
-    assert (prepare(MovieLens("ml-1m"), root, tmp_path / "cache", protocol).folder / "dataset.json").stat().st_mtime_ns == stamp
+    assert (
+        prepare(MovieLens("ml-1m"), root, tmp_path / "cache", protocol).folder / "dataset.json"
+    ).stat().st_mtime_ns == stamp
     # what a kill in the middle leaves: the temporary folder alone
     dataset.folder.rename(dataset.folder.parent / f".tmp-{dataset.folder.name}")
     again = prepare(MovieLens("ml-1m"), root, tmp_path / "cache", protocol)

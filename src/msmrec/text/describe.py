@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
+from msmrec.artifacts import InputError
 from msmrec.text.knowledge import TEXT_FIELDS, KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
 
@@ -134,7 +135,7 @@ class Extractive:
 
     def __post_init__(self) -> None:
         if self.max_words < 1 or self.max_values < 1:
-            raise ValueError(f"max_words and max_values must be positive, not {self.max_words} and {self.max_values}")
+            raise InputError(f"max_words and max_values must be positive, not {self.max_words} and {self.max_values}")
 
     def generate(
         self, item: Mapping[str, Any], documents: Sequence[Document], schema: Sequence[Modality]

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from msmrec.artifacts import InputError
 from msmrec.text.model_files import files_sha256, model_folder
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ class TransformersEncoder(TextEncoder):
         device: "auto" is CUDA where there is one, else the CPU; or a torch device name.
 
     Raises:
-        FileNotFoundError: from the first use, when the model is nowhere to be found or its files are gated.
-        ValueError: when a size is not positive or ``max_length`` is more than the model can read.
+        InputError: from the first use, when the model is nowhere to be found or its files are gated.
+        InputError: when a size is not positive or ``max_length`` is more than the model can read.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class TransformersEncoder(TextEncoder):
         device: str = "auto",
     ) -> None:
         if max_length < 1 or batch_size < 1:
-            raise ValueError(f"max_length ({max_length}) and batch_size ({batch_size}) must be at least 1")
+            raise InputError(f"max_length ({max_length}) and batch_size ({batch_size}) must be at least 1")
         self.model = model
         self.pooling: str = pooling
         self.max_length = max_length
@@ -146,11 +147,11 @@ class TransformersEncoder(TextEncoder):
         network, info = AutoModel.from_pretrained(folder, dtype=dtype, output_loading_info=True)
         # transformers fills absent weights with random numbers; only the pooler's are unused here
         if absent := sorted(key for key in info["missing_keys"] if "pooler" not in key):
-            raise ValueError(f"model folder {folder} lacks {len(absent)} weights of its network, e.g. {absent[0]}")
+            raise InputError(f"model folder {folder} lacks {len(absent)} weights of its network, e.g. {absent[0]}")
         config = network.config.get_text_config()
         limit = min(getattr(config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
         if self.max_length > limit:
-            raise ValueError(f"max_length {self.max_length} is more than the {limit} tokens that {self.model} reads")
+            raise InputError(f"max_length {self.max_length} is more than the {limit} tokens that {self.model} reads")
         if network.config.is_encoder_decoder:
             network = network.get_encoder()
         network.config.use_cache = False  # keys and values of past tokens are of no use here
@@ -221,8 +222,8 @@ class SentenceEncoder(TransformersEncoder):
         device: see ``TransformersEncoder``.
 
     Raises:
-        FileNotFoundError: from the first use, when the model is nowhere to be found.
-        ValueError: when the model has modules, a pooling or a default prompt that are not read here.
+        InputError: from the first use, when the model is nowhere to be found.
+        InputError: when the model has modules, a pooling or a default prompt that are not read here.
     """
 
     def __init__(
@@ -247,7 +248,7 @@ class SentenceEncoder(TransformersEncoder):
         modules = json.loads((root / "modules.json").read_text())
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
         if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-            raise ValueError(f"{self.model} is made of {kinds}: only Transformer, Pooling, Normalize are read here")
+            raise InputError(f"{self.model} is made of {kinds}: only Transformer, Pooling, Normalize are read here")
         config = json.loads((root / modules[1]["path"] / "config.json").read_text())
         # files before sentence-transformers 5.2 hold a flag for each mode
         mode = config.get("pooling_mode") or [
@@ -256,10 +257,10 @@ class SentenceEncoder(TransformersEncoder):
         modes = [mode] if isinstance(mode, str) else mode
         known = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls", "lasttoken": "last"}
         if len(modes) != 1 or modes[0] not in known:
-            raise ValueError(f"{self.model} pools by {modes}: only one of mean, cls, lasttoken is read here")
+            raise InputError(f"{self.model} pools by {modes}: only one of mean, cls, lasttoken is read here")
         settings = root / "config_sentence_transformers.json"
         if settings.exists() and (prompt := json.loads(settings.read_text()).get("default_prompt_name")):
-            raise ValueError(f"{self.model} puts its prompt {prompt!r} before each text, which is not done here")
+            raise InputError(f"{self.model} puts its prompt {prompt!r} before each text, which is not done here")
         return root / modules[0]["path"], known[modes[0]], len(kinds) == 3
 
 
@@ -279,7 +280,7 @@ class TfidfSvdEncoder(TextEncoder):
 
     def __init__(self, dim: int = 128, max_features: int = 50_000, seed: int = 0) -> None:
         if dim < 1 or max_features < 1:
-            raise ValueError(f"dim ({dim}) and max_features ({max_features}) must be at least 1")
+            raise InputError(f"dim ({dim}) and max_features ({max_features}) must be at least 1")
         self._dim = dim
         self.max_features = max_features
         self.seed = seed
@@ -303,7 +304,7 @@ class TfidfSvdEncoder(TextEncoder):
         try:
             weights = TfidfVectorizer(sublinear_tf=True, max_features=self.max_features).fit_transform(texts)
         except ValueError as error:  # "empty vocabulary"
-            raise ValueError("TfidfSvdEncoder: no text has a word of two or more characters") from error
+            raise InputError("TfidfSvdEncoder: no text has a word of two or more characters") from error
         rank = min(self._dim, *weights.shape)
         svd = TruncatedSVD(rank, random_state=self.seed)
         dense = svd.fit_transform(weights)

@@ -6,7 +6,6 @@
 score) and `texts.parquet` (item_id, modality, text, doc_ids); vectors of texts are cached row by row.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +37,7 @@ class ItemText:
 
     Args:
         knowledge: JSON Lines files of documents. A relative path is looked for under the data root, then here.
-        modalities: the schema; the paper's nine for films by default.
+        modalities: the schema; by default the paper's nine for films (msmrec.text.modalities.MOVIE_MODALITIES).
         generator: writes the texts from what was retrieved; `Extractive` copies sentences and fields.
         encoder: frozen, makes a vector of each text.
         dim: vectors are centred and whitened by PCA to this width, modality by modality. Raw sentence vectors share a
@@ -48,8 +47,8 @@ class ItemText:
 
     def __init__(
         self,
-        knowledge: Sequence[str],
-        modalities: Sequence[Modality] = MOVIE_MODALITIES,
+        knowledge: list[str],
+        modalities: list[Modality] | None = None,
         generator: Extractive | None = None,
         encoder: TextEncoder | None = None,
         dim: int = 64,
@@ -57,7 +56,8 @@ class ItemText:
     ) -> None:
         if not knowledge:
             raise InputError("text.knowledge is empty: name at least one JSON Lines file of documents")
-        self.knowledge, self.modalities, self.dim = list(knowledge), list(modalities), dim
+        self.knowledge, self.dim = knowledge, dim
+        self.modalities = list(modalities or MOVIE_MODALITIES)
         self.generator: Generator = generator or Extractive()
         self.encoder = encoder or SentenceEncoder()
         self.dense_retrieval = dense_retrieval

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from msmrec.artifacts import InputError
 from msmrec.text.retrieve import TextEncoder, retrieve
 
 TEXT_FIELDS = ("plot", "overview", "text")
@@ -38,18 +39,18 @@ class KnowledgeBase:
             max_chars: a longer field is cut at the last space before this many characters.
 
         Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a line is not such an object, a `doc_id` comes twice, or a file holds no document; the
+            InputError: a file is missing.
+            InputError: a line is not such an object, a `doc_id` comes twice, or a file holds no document; the
                 message names file and line.
         """
         if not paths:
-            raise ValueError("no knowledge base given: name at least one JSON Lines file")
+            raise InputError("no knowledge base given: name at least one JSON Lines file")
         digest = hashlib.sha256(str(max_chars).encode())
         rows: list[dict[str, str]] = []
         first_seen: dict[str, str] = {}
         for path in map(Path, paths):
             if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such knowledge base file; check the path or leave it out")
+                raise InputError(f"{path}: no such knowledge base file; check the path or leave it out")
             content = path.read_bytes()
             digest.update(path.stem.encode() + b"\0" + hashlib.sha256(content).digest())
             before = len(rows)
@@ -59,13 +60,13 @@ class KnowledgeBase:
                 row = _document(line, f"{path}:{number}", max_chars)
                 doc_id = row["doc_id"]
                 if doc_id in first_seen:
-                    raise ValueError(
+                    raise InputError(
                         f"{path}:{number}: doc_id {doc_id!r} already stands at {first_seen[doc_id]}; make it unique"
                     )
                 first_seen[doc_id] = f"{path}:{number}"
                 rows.append({**row, "source": path.stem})
             if len(rows) == before:
-                raise ValueError(f"{path}:1: the file holds no document; fill it or leave it out")
+                raise InputError(f"{path}:1: the file holds no document; fill it or leave it out")
         columns = dict.fromkeys(["doc_id", "source", *(key for row in rows for key in row)])
         documents = pl.DataFrame(rows, schema={name: pl.String() for name in columns})
         return cls(documents, digest.hexdigest())
@@ -87,12 +88,12 @@ def _document(line: bytes, where: str, max_chars: int) -> dict[str, str]:
     try:
         parsed = json.loads(line)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{where}: not a JSON object in UTF-8 ({_one_line(error)}); mend or delete the line") from None
+        raise InputError(f"{where}: not a JSON object in UTF-8 ({_one_line(error)}); mend or delete the line") from None
     if not isinstance(parsed, dict):
-        raise ValueError(f"{where}: a {type(parsed).__name__}, not a JSON object; write one document a line")
+        raise InputError(f"{where}: a {type(parsed).__name__}, not a JSON object; write one document a line")
     doc_id = parsed.get("doc_id")
     if not isinstance(doc_id, str) or not doc_id.strip():
-        raise ValueError(f"{where}: no doc_id; give every document a unique, non-empty string doc_id")
+        raise InputError(f"{where}: no doc_id; give every document a unique, non-empty string doc_id")
     row = {"doc_id": doc_id}
     for key, value in parsed.items():
         if key == "source":
@@ -109,7 +110,7 @@ def _string(value: Any, where: str) -> str:
         return str(value)
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return ", ".join(value)
-    raise ValueError(f"{where} is a {type(value).__name__}; write a string, a number or a list of strings")
+    raise InputError(f"{where} is a {type(value).__name__}; write a string, a number or a list of strings")
 
 
 def _clip(text: str, max_chars: int) -> str:

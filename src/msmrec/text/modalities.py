@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msmrec.artifacts import InputError
+
 
 @dataclass(frozen=True)
 class Modality:
@@ -28,23 +30,23 @@ class Modality:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("a modality needs a name")
+            raise InputError("a modality needs a name")
         if not (self.fields or self.genres or self.prose or self.cues):
-            raise ValueError(f"modality {self.name!r} names no fields, genres, prose or cues: it would stay empty")
+            raise InputError(f"modality {self.name!r} names no fields, genres, prose or cues: it would stay empty")
         for cue in self.cues:
             if re.sub(r"\\.", "", cue) != re.sub(r"\\.", "", cue).lower():
-                raise ValueError(f"modality {self.name!r}: cue {cue!r} must be in lower case, as the text it meets is")
+                raise InputError(f"modality {self.name!r}: cue {cue!r} must be in lower case, as the text it meets is")
             try:
                 re.compile(cue)
             except re.error as error:
-                raise ValueError(f"modality {self.name!r}: cue {cue!r} is no regular expression ({error})") from None
+                raise InputError(f"modality {self.name!r}: cue {cue!r} is no regular expression ({error})") from None
 
 
 def check_schema(schema: Sequence[Modality]) -> None:
-    """Raise ValueError where a schema is empty or uses a name twice."""
+    """Raise InputError where a schema is empty or uses a name twice."""
     names = [modality.name for modality in schema]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"a schema needs modalities of different names, not {names}")
+        raise InputError(f"a schema needs modalities of different names, not {names}")
 
 
 # fmt: off

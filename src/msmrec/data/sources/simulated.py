@@ -66,11 +66,14 @@ _WORDS = {
 }  # fmt: skip
 _ASPECTS = {name: [" ".join(a.split()).split("/") for a in words[1].split(";")] for name, words in _WORDS.items()}
 _ENDINGS = "from start to finish|for most of its length|more than anything|to great effect|again and again".split("|")
-_TITLE_PARTS = [part.split() for part in """
+_TITLE_PARTS = [
+    part.split()
+    for part in """
     Amber Broken Crimson Crooked Electric Fallen Frozen Hollow Last Midnight Paper Quiet Sacred Seventh Velvet Winter |
     Bridge Carousel Crown Echo Falcon Fountain Gambler Horizon Kingdom Lantern Mirror Orchard Pilgrim Sparrow Violin |
     Bran Cal Dor Em Fal Gor Hal Kes Lor Mar Nor Os Per Ros Sel Tar Var Wen | ber dale don fen holt mere ria ton vik
-""".split("|")]
+""".split("|")
+]
 
 
 def simulated_modalities(num_modalities: int = 6) -> list[Modality]:
