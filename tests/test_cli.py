@@ -116,13 +116,13 @@ def test_killed_and_resumed_equals_uninterrupted(config: str, tiny_args: list[st
 
 def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
     sasrec = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--run_dir", str(tmp_path / "a")]
+    msmrec = ["--config", "msmrec_ml100k.yaml", *tiny_args, "--run_dir", str(tmp_path / "b")]
     cases = {
         "embeding_dim": [*sasrec, "--model.init_args.embeding_dim=8"],
         "max_epoch": [*sasrec, "--trainer.max_epoch=8"],
         "no_such.yaml": ["--config", "no_such.yaml"],
         "must be a multiple": [*sasrec, "--model.init_args.num_heads=3"],
-        "nowhere.jsonl": ["--config", "msmrec_ml100k.yaml", *tiny_args, "--model.init_args.text.knowledge=[nowhere.jsonl]",
-                          "--run_dir", str(tmp_path / "b"), "--trainer.max_epochs=1"],
+        "nowhere.jsonl": [*msmrec, "--model.init_args.text.knowledge=[nowhere.jsonl]", "--trainer.max_epochs=1"],
     }  # fmt: skip
     for words, args in cases.items():
         with pytest.raises(InputError, match=words) as caught:

@@ -3,6 +3,7 @@
     prepare   --config C   writes the dataset folder of a config and prints its counts
     describe  --config C   writes the modality texts of its items and prints their coverage
     embed     --config C   encodes those texts and prints the shape of the vectors
+    slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned
 
 prepare, describe and embed take the same overrides as train.py and do only what is not done yet.
@@ -11,6 +12,7 @@ prepare, describe and embed take the same overrides as train.py and do only what
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
@@ -52,6 +54,15 @@ def _text_of(args: Sequence[str]):  # type: ignore[no-untyped-def]
     return cli.datamodule, cli.model.text
 
 
+def slices(args: Sequence[str]) -> None:
+    """Prints the table."""
+    from msmrec.evaluation.slices import compare_slices
+
+    if not args:
+        raise InputError("slices needs at least one run folder")
+    print(compare_slices([Path(arg) for arg in args]))
+
+
 def demo(args: Sequence[str]) -> None:
     """Trains both models on the generated dataset."""
     from msmrec.demo import run
@@ -63,7 +74,7 @@ def main() -> None:
     """Finds the verb."""
     from msmrec.cli import main as guarded
 
-    verbs = {"prepare": prepare, "describe": describe, "embed": embed, "demo": demo}
+    verbs = {"prepare": prepare, "describe": describe, "embed": embed, "slices": slices, "demo": demo}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)

@@ -57,6 +57,8 @@ class SplitProtocol:
     """Shares of train, validation and test, for user_ratio and global_time."""
     duplicates: Duplicates = "error"
     """What to do when a user rates an item twice: refuse, or keep the first or the last in file order."""
+    hidden_items: float = 0.0
+    """Share of items, drawn once, whose training and validation ratings are dropped: cold items with known truth."""
 
 
 class Dataset:
@@ -115,8 +117,14 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
     def build(folder: Path) -> None:
         raw = source.read(root)
         interactions, items, users = encode(raw, protocol.min_user_count, protocol.min_item_count, protocol.duplicates)
-        user, item = interactions[USER_ID].to_numpy(), interactions[ITEM_ID].to_numpy()
-        part = split(protocol.split, user, interactions[TIMESTAMP].to_numpy(), protocol.ratios)
+        part = split(
+            protocol.split, interactions[USER_ID].to_numpy(), interactions[TIMESTAMP].to_numpy(), protocol.ratios
+        )
+        if protocol.hidden_items > 0:
+            hidden = np.random.default_rng(0).random(len(items) + 1) < protocol.hidden_items
+            stays = (part == TEST) | ~hidden[interactions[ITEM_ID].to_numpy()]
+            interactions, part = interactions.filter(pl.Series(stays)), part[stays]
+        item = interactions[ITEM_ID].to_numpy()
         count = np.bincount(item[part == TRAIN], minlength=len(items) + 1)[1:]
         interactions.with_columns(pl.Series(SPLIT, part)).write_parquet(folder / "interactions.parquet")
         items.with_columns(pl.Series(COUNT, count), pl.Series(TIER, popularity_tiers(count))).write_parquet(

@@ -33,7 +33,7 @@ class MSMRec(SASRec):
         compatibility: how user and modality vector meet in the gate: inner, bilinear, mlp, attention.
         top_k: modalities that keep weight; None for all.
         modality_dropout: chance that a modality is hidden from a sequence in training.
-        text_dropout: dropout on the frozen vectors.
+        text_dropout: chance that a dimension of the frozen vectors is hidden in a training step.
         id_dropout: chance that an item's ID vector is hidden in a training step, so that text learns to stand alone.
         expert_dim: width E of what an expert makes of a text; the cost of scoring grows with M * E.
         cold_items: score items that have text and no training interaction by text alone; without it they rank last.
@@ -51,9 +51,9 @@ class MSMRec(SASRec):
         compatibility: Compatibility = "bilinear",
         top_k: int | None = None,
         modality_dropout: float = 0.0,
-        text_dropout: float = 0.2,
+        text_dropout: float = 0.1,
         id_dropout: float = 0.0,
-        expert_dim: int = 16,
+        expert_dim: int = 8,
         cold_items: bool = True,
         **sasrec: Any,
     ) -> None:
@@ -92,8 +92,9 @@ class MSMRec(SASRec):
 
     def _experts(self) -> Tensor:
         """(N + 1, M, E) what each expert makes of each modality text; zero where there is none."""
-        vectors = F.dropout(self.vectors, self.text_dropout, self.training)
-        return torch.einsum("nmt,mte->nme", vectors, self.expert)
+        # One mask for all items, so it can lie on the experts: no random numbers over the catalogue.
+        kept = F.dropout(torch.ones_like(self.expert[..., :1]), self.text_dropout, self.training)  # (M, T, 1)
+        return torch.einsum("nmt,mte->nme", self.vectors, self.expert * kept)
 
     # -- the two sides of the gate ------------------------------------------------------------------------------------
 

@@ -130,6 +130,7 @@ class TransformersEncoder(TextEncoder):
 
     @property
     def dim(self) -> int:
+        """Width of the vectors."""
         from transformers import AutoConfig
 
         return int(AutoConfig.from_pretrained(self._recipe[0]).get_text_config().hidden_size)
@@ -158,6 +159,7 @@ class TransformersEncoder(TextEncoder):
         return tokenizer, network.eval().to(device)
 
     def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+        """See `TextEncoder.encode`."""
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
         if not texts:
@@ -287,10 +289,12 @@ class TfidfSvdEncoder(TextEncoder):
 
     @property
     def fingerprint(self) -> str:
+        """What the vectors depend on."""
         return f"TfidfSvdEncoder(dim={self._dim}, max_features={self.max_features}, seed={self.seed})"
 
     @property
     def dim(self) -> int:
+        """Width of the vectors."""
         return self._dim
 
     def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:

@@ -1,0 +1,82 @@
+"""Where a model is good and where not: its test metrics by popularity of the target and by activity of the user."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from msmrec.artifacts import InputError
+from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TRAIN, USER_ID
+from msmrec.data.prepare import Dataset
+
+METRICS = ("hit_rate@10", "ndcg@10")
+
+
+def slices(run: Path, dataset: Dataset) -> pl.DataFrame:
+    """Means of a run's per-user results over slices of the users.
+
+    Users are cut by the tier of their (first) test item (head 10%, mid 40%, tail 50% of the items by training ratings,
+    cold without any) and into thirds by the length of their training history.
+
+    Returns:
+        slice, users, hit_rate@10, ndcg@10; the slice "all" first.
+    """
+    rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
+    target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
+    target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
+    activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).agg(pl.len().alias("activity"))
+    users = pl.read_parquet(run / "per_user.parquet").join(target, on=USER_ID).join(activity, on=USER_ID)
+    low, high = users["activity"].quantile(1 / 3), users["activity"].quantile(2 / 3)
+    assert low is not None and high is not None
+    third = (
+        pl.when(pl.col("activity") <= low)
+        .then(pl.lit(f"user: up to {low:.0f} ratings"))
+        .when(pl.col("activity") <= high)
+        .then(pl.lit(f"user: up to {high:.0f} ratings"))
+        .otherwise(pl.lit(f"user: over {high:.0f} ratings"))
+    )
+    parts = [
+        users.with_columns(pl.lit("all").alias("slice")),
+        users.with_columns((pl.lit("target: ") + pl.col(TIER)).alias("slice")).sort(TIER),
+        users.with_columns(third.alias("slice")).sort("activity"),
+    ]
+    return pl.concat(
+        part.group_by("slice", maintain_order=True).agg(pl.len().alias("users"), *(pl.col(m).mean() for m in METRICS))
+        for part in parts
+    )
+
+
+def compare_slices(runs: Sequence[Path]) -> str:
+    """A Markdown table of `slices` for several runs; runs of one config (seeds) are averaged into one column.
+
+    Raises:
+        InputError: a run is not finished, or the runs are on different datasets.
+    """
+    tables: dict[str, list[pl.DataFrame]] = {}
+    fingerprints = set()
+    for run in runs:
+        if not (run / "metrics.json").is_file():
+            raise InputError(f"{run}: no metrics.json; the run is not finished")
+        record = json.loads((run / "metrics.json").read_text())
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        info = record["dataset"]
+        fingerprints.add(info["fingerprint"])
+        if len(fingerprints) > 1:
+            raise InputError(f"{run} is on another dataset than the runs before it; compare runs on one dataset")
+        cache = Path(config["data"]["cache"] or os.environ.get("MSMREC_CACHE", "artifacts"))
+        dataset = Dataset(cache / "datasets" / f"{info['name']}-{info['fingerprint']}")
+        tables.setdefault(record["config"], []).append(slices(run, dataset))
+    names = list(tables)
+    lines = ["| slice | users | " + " | ".join(f"{name} HR@10 / NDCG@10" for name in names) + " |"]
+    lines.append("|---|---|" + "---|" * len(names))
+    first = next(iter(tables.values()))[0]
+    for row, (name, users) in enumerate(first.select("slice", "users").iter_rows()):
+        cells = []
+        for config_name in names:
+            means = [sum(t[m][row] for t in tables[config_name]) / len(tables[config_name]) for m in METRICS]
+            cells.append(" / ".join(f"{value:.4f}" for value in means))
+        lines.append(f"| {name} | {users:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
