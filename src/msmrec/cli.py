@@ -32,7 +32,8 @@ from msmrec.models.msmrec import MSMRec  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
 
-CONFIGS = next((d for d in (Path("configs"), Path(__file__).parents[2] / "configs") if d.is_dir()), Path("configs"))
+# The repository's; a config elsewhere is named by its path. Installed without the repository, configs/ of the caller.
+CONFIGS = next((d for d in (Path(__file__).parents[2] / "configs", Path("configs")) if d.is_dir()), Path("configs"))
 
 
 class RunFolder(SaveConfigCallback):

@@ -5,10 +5,11 @@ weighs the modalities for this user at this moment, and the weighted sum joins t
 history and in scoring:
 
     history   e_i + sum_k a_tk V_k y_ik                   a_t: gate of the item at t, given u_t
-    scoring   <h_t, e_i> + sum_k w_tk <R_k h_t, y_ik>     w_t: gate of the user, from the mean scores up to t
+    scoring   <h_t, E_i> + sum_k w_tk <R_k h_t, y_ik>     w_t: gate of the user, from the mean scores up to t
+              E_i = e_i + sum_k p_ik V_k y_ik             p_i: gate of the item for nobody in particular (u = 0)
 
 u_t is the mean of the ID vectors up to t. The gate on the scoring side depends on the user alone, so all scores are
-one matrix product of [h, w_1 R_1 h, ..., w_M R_M h] with [e, y_1, ..., y_M], and w_t can be read as the user's
+one matrix product of [h, w_1 R_1 h, ..., w_M R_M h] with [E, y_1, ..., y_M], and w_t can be read as the user's
 attention to modalities. Everything is causal: the published code pools the padded whole sequence, future included.
 """
 
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msmrec.data.batches import EvalBatch
-from msmrec.models.modality_gate import Compatibility, ModalityGate, causal_mean
+from msmrec.models.modality_gate import Compatibility, ModalityGate, causal_mean, masked_softmax
 from msmrec.models.sasrec import SASRec
 from msmrec.text.item_text import ItemText
 
@@ -123,9 +124,11 @@ class MSMRec(SASRec):
         return torch.cat([states, asked.flatten(1)], 1), self._keys(ids, experts)
 
     def _keys(self, ids: Tensor, experts: Tensor) -> Tensor:
+        prior = masked_softmax(self.gate.bias.expand(self.present.shape), self.present, self.gate.top_k)  # (N + 1, M)
+        fused = ids + (prior.to(experts.dtype)[..., None] * experts).flatten(1) @ self.fuse_item
         if self.temperature is not None:
-            ids = F.normalize(ids, dim=-1)
-        return torch.cat([ids, experts.flatten(1)], 1)
+            fused = F.normalize(fused, dim=-1)
+        return torch.cat([fused, experts.flatten(1)], 1)
 
     def item_embeddings(self) -> Tensor:
         """(N + 1, Dq) keys."""

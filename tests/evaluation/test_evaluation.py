@@ -1,0 +1,94 @@
+"""Slices and gate readings against hand-worked tables, and the verbs that print them."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from msmrec import __main__ as verbs
+from msmrec.artifacts import InputError
+from msmrec.data.prepare import Dataset
+from msmrec.demo import run as demo
+from msmrec.evaluation.modality_usage import rank_correlations, within_user_correlation
+from msmrec.evaluation.slices import compare_slices, slices
+
+
+def write_run(folder: Path, tiny: Dataset, config: str, hit: pl.Expr) -> Path:
+    """A finished run on the tiny world, with made-up results."""
+    folder.mkdir(parents=True)
+    users = tiny.users.select("user_id").with_columns(hit.cast(pl.Float32).alias("hit_rate@10"))
+    users.with_columns((pl.col("hit_rate@10") / 2).alias("ndcg@10")).write_parquet(folder / "per_user.parquet")
+    (folder / "metrics.json").write_text(json.dumps({"config": config, "dataset": tiny.info}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"cache": str(tiny.folder.parents[1])}}))
+    return folder
+
+
+def test_slices_weigh_every_user_once(tiny: Dataset, tmp_path: Path) -> None:
+    table = slices(write_run(tmp_path / "run", tiny, "a", pl.col("user_id") % 2 == 0), tiny)
+    everyone = table.row(0, named=True)
+    assert everyone["slice"] == "all" and everyone["users"] == tiny.num_users
+    assert everyone["hit_rate@10"] == pytest.approx(0.5) and everyone["ndcg@10"] == pytest.approx(0.25)
+    for kind in ("target: ", "user: "):
+        part = table.filter(pl.col("slice").str.starts_with(kind))
+        assert part["users"].sum() == tiny.num_users
+        assert (part["users"] * part["hit_rate@10"]).sum() == pytest.approx(tiny.num_users / 2)
+
+
+def test_slices_are_right_for_a_known_pattern(tiny: Dataset, tmp_path: Path) -> None:
+    """Hits exactly where the test item is of the head: 1 in that slice, 0 in the others."""
+    test_rows = tiny.ends[1][1:]  # the row after training and validation
+    tier = tiny.items["tier"].gather(tiny.item_id[test_rows] - 1)
+    table = slices(write_run(tmp_path / "run", tiny, "a", pl.Series(tier == "head").to_frame("h")["h"]), tiny)
+    for name, value in table.filter(pl.col("slice").str.starts_with("target")).select("slice", "hit_rate@10").iter_rows():
+        assert value == (name == "target: head")
+
+
+def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(k), tiny, "a", pl.col("user_id") % 2 == k) for k in range(2)]
+    table = compare_slices(runs)
+    assert "| all | 120 | 0.5000 / 0.2500 |" in table
+    record = json.loads((runs[1] / "metrics.json").read_text())
+    record["dataset"]["fingerprint"] = "another"
+    (runs[1] / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="another dataset"):
+        compare_slices(runs)
+    with pytest.raises(InputError, match="not finished"):
+        compare_slices([tmp_path])
+
+
+def test_rank_correlations_by_hand() -> None:
+    planted = pl.DataFrame(
+        {"raw_user_id": [1, 1, 2, 2, 3, 3], "modality": ["a", "b"] * 3, "mean": [0.9, 0.1, 0.6, 0.4, 0.2, 0.8]}
+    )
+    learned = pl.DataFrame({"raw_user_id": [3, 2, 1], "a": [0.1, 0.5, 0.7], "b": [0.5, 0.6, 0.55]})
+    found = rank_correlations(learned, planted)
+    assert found["a"] == pytest.approx(1.0)  # the same order
+    assert found["b"] == pytest.approx(-0.5)  # ranks 1, 3, 2 of users 3, 2, 1 against 3, 2, 1
+    # inside users: 1 agrees (a over b), 2 does not, 3 agrees
+    assert within_user_correlation(learned, planted) == pytest.approx(1 / 3)
+
+
+def test_demo_prints_both_rows_and_the_correlations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs=1"]
+    result = demo(quiet)
+    printed = capsys.readouterr().out
+    assert "demo_sasrec" in printed and "demo_msmrec" in printed and "Spearman" in printed
+    assert len(result) == 6 and all(-1 <= value <= 1 for value in result.values())
+
+
+def test_verbs(real_data: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--config", "msmrec_ml100k.yaml", "--data.root", str(real_data), "--data.cache", str(cache)]
+    verbs.prepare(args)
+    assert '"num_items": 1349' in capsys.readouterr().out
+    verbs.describe(args)
+    shares = {line.split()[0]: float(line.split()[1][:-1]) for line in capsys.readouterr().out.strip().splitlines()[-9:]}
+    assert shares["narrative"] > 95 and shares["acting"] > 95
+    verbs.embed([*args, "--model.init_args.text.encoder", "TfidfSvdEncoder"])
+    assert "(1350, 9, 64) vectors" in capsys.readouterr().out
+    with pytest.raises(InputError, match="reads no texts"):
+        verbs.describe(["--config", "sasrec_ml100k.yaml", "--data.root", str(real_data), "--data.cache", str(cache)])
