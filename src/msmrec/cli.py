@@ -7,6 +7,7 @@ Constructors are the schema: `--help` and `--model.help MSMRec` print every fiel
 """
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -121,8 +122,11 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     # What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+    quiet = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    quiet.addFilter(lambda record: not record.getMessage().startswith(("💡", "Loading `train", "Restoring", "Loaded")))
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:
         return RunCLI(

@@ -41,7 +41,9 @@ def test_slices_are_right_for_a_known_pattern(tiny: Dataset, tmp_path: Path) -> 
     test_rows = tiny.ends[1][1:]  # the row after training and validation
     tier = tiny.items["tier"].gather(tiny.item_id[test_rows] - 1)
     table = slices(write_run(tmp_path / "run", tiny, "a", pl.Series(tier == "head").to_frame("h")["h"]), tiny)
-    for name, value in table.filter(pl.col("slice").str.starts_with("target")).select("slice", "hit_rate@10").iter_rows():
+    for name, value in (
+        table.filter(pl.col("slice").str.starts_with("target")).select("slice", "hit_rate@10").iter_rows()
+    ):
         assert value == (name == "target: head")
 
 
@@ -86,7 +88,9 @@ def test_verbs(real_data: Path, cache: Path, capsys: pytest.CaptureFixture[str])
     verbs.prepare(args)
     assert '"num_items": 1349' in capsys.readouterr().out
     verbs.describe(args)
-    shares = {line.split()[0]: float(line.split()[1][:-1]) for line in capsys.readouterr().out.strip().splitlines()[-9:]}
+    shares = {
+        line.split()[0]: float(line.split()[1][:-1]) for line in capsys.readouterr().out.strip().splitlines()[-9:]
+    }
     assert shares["narrative"] > 95 and shares["acting"] > 95
     verbs.embed([*args, "--model.init_args.text.encoder", "TfidfSvdEncoder"])
     assert "(1350, 9, 64) vectors" in capsys.readouterr().out

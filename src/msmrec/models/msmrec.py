@@ -52,9 +52,9 @@ class MSMRec(SASRec):
         compatibility: Compatibility = "bilinear",
         top_k: int | None = None,
         modality_dropout: float = 0.0,
-        text_dropout: float = 0.1,
+        text_dropout: float = 0.0,
         id_dropout: float = 0.0,
-        expert_dim: int = 8,
+        expert_dim: int = 16,
         cold_items: bool = True,
         **sasrec: Any,
     ) -> None:
