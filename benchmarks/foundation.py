@@ -2,8 +2,8 @@
 
     python benchmarks/foundation.py --data.root DIR     (with ml-1m/ in it)
 
-Prints seconds from ML-1M's raw files to the first batch (nothing prepared before, imports apart), the share of a training
-epoch that making batches takes, and the seconds of one full-ranking evaluation of all 6,040 users.
+Prints seconds from ML-1M's raw files to the first batch (nothing prepared before, imports apart), the share of a
+training epoch that making batches takes, and the seconds of one full-ranking evaluation of all 6,040 users.
 """
 
 import sys
@@ -44,9 +44,7 @@ def main() -> None:
             loss.backward()
             optimizer.step()
         epoch = time.perf_counter() - begin
-        print(
-            f"training epoch: {epoch:.1f} s on {torch.get_num_threads()} threads; batches are {making / epoch:.1%} of it"
-        )
+        print(f"training epoch: {epoch:.1f} s on {torch.get_num_threads()} threads, batches {making / epoch:.1%} of it")
         model.eval()
         begin = time.perf_counter()
         with torch.no_grad():

@@ -77,8 +77,7 @@ class RunCLI(LightningCLI):
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
-                # After validation and at the end of the epoch, so that a resumed run starts with the next one.
-                "checkpoint.save_on_train_epoch_end": True,
+                "checkpoint.save_on_train_epoch_end": False,
                 "early_stopping.monitor": "val/ndcg@10",
                 "early_stopping.mode": "max",
                 "early_stopping.patience": 10,
@@ -181,7 +180,8 @@ def train(args: Sequence[str] | None = None) -> Path:
     assert isinstance(cli.model, RecModule) and isinstance(cli.datamodule, RecDataModule)
     ckpt_path = cli.config.ckpt_path or _resume_from(run, cli)
     clock = Clock()
-    # A callback of its own, every epoch: `save_last` beside a monitor only saves when the monitor improves.
+    # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
+    # beside a monitor only saves when the monitor improves.
     last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
     trainer.callbacks += [clock, last]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state

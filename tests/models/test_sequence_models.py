@@ -50,6 +50,8 @@ MODELS: dict[str, Callable[[], SASRec]] = {
     "mlp": lambda: msmrec(compatibility="mlp"),
     "attention": lambda: msmrec(compatibility="attention", temperature=0.05),
     "top2": lambda: msmrec(top_k=2),
+    "profile": lambda: msmrec(profile="modality"),
+    "profile_mlp": lambda: msmrec(profile="modality", compatibility="mlp"),
 }
 
 
@@ -100,12 +102,12 @@ def test_gate_weights_sum_to_one_over_present_modalities(compatibility: str, top
 
 def test_inner_gate_is_the_papers_formula() -> None:
     """alpha_k = softmax of <u, e_k>, scaled by sqrt(D); u_t the mean of the items so far."""
-    gate = ModalityGate(4, 4, 3, "inner")
+    gate = ModalityGate(4, 4, 3, "id", "inner")
     items, vectors = torch.randn(1, 2, 4), torch.randn(1, 2, 3, 4)
     user = causal_mean(items)
     torch.testing.assert_close(user[0, 1], (items[0, 0] + items[0, 1]) / 2)
     expected = torch.softmax(torch.stack([vectors[0, 1, k] @ user[0, 1] / 2 for k in range(3)]), 0)
-    item_gate, user_gate = gate(user, vectors, torch.ones(1, 2, 3, dtype=torch.bool))
+    item_gate, user_gate = gate(items, vectors, torch.ones(1, 2, 3, dtype=torch.bool))
     torch.testing.assert_close(item_gate[0, 1], expected)
     mean = torch.stack([(vectors[0, 0, k] @ user[0, 0] + vectors[0, 1, k] @ user[0, 1]) / 4 for k in range(3)])
     torch.testing.assert_close(user_gate[0, 1], torch.softmax(mean, 0))
@@ -141,7 +143,7 @@ def test_cold_items_are_scored_by_their_text_or_last(tiny: Dataset) -> None:
         assert (model.scores(batch)[:, [3, 4]] == -torch.inf).all()
 
 
-@pytest.mark.parametrize(("name", "golden"), [("sasrec", 3.93854), ("msmrec", 3.86805)])
+@pytest.mark.parametrize(("name", "golden"), [("sasrec", 3.93854), ("msmrec", 3.83502)])
 def test_golden_losses(name: str, golden: float, tiny: Dataset, tiny_root: Path, cache: Path) -> None:
     """Five steps on the tiny world. A change here is a change of results: say so in the commit."""
     torch.manual_seed(0)

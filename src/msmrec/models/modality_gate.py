@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Compatibility = Literal["inner", "bilinear", "mlp", "attention"]
+Profile = Literal["id", "modality"]
 
 
 def causal_mean(x: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -28,11 +29,13 @@ def causal_mean(x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 class ModalityGate(nn.Module):
-    """Weights over modalities from a user vector and modality vectors.
+    """Weights over modalities from a user profile and an item's modality vectors.
 
     Args:
-        user_dim: width D of user vectors. modality_dim: width E of modality vectors. num_modalities: M.
-        compatibility: inner (the paper's product; the user is mapped to E first where D differs), bilinear (a D x E
+        item_dim: width D of item vectors. modality_dim: width E of modality vectors. num_modalities: M.
+        profile: who the user is to the gate: "id", the mean of the item vectors so far (the paper's u_t), or
+            "modality", each modality's mean of its own vectors so far: how far do the user's choices agree in it?
+        compatibility: inner (the paper's product; the profile is mapped to E first where it is wider), bilinear (a
             matrix for each modality), mlp (of both, concatenated), attention (a query and keys, shared by modalities).
         top_k: keep the k largest weights and renormalise (the paper's section 7.1); None keeps all.
         modality_dropout: chance that a modality is hidden from a sequence in training.
@@ -40,49 +43,56 @@ class ModalityGate(nn.Module):
 
     def __init__(
         self,
-        user_dim: int,
+        item_dim: int,
         modality_dim: int,
         num_modalities: int,
+        profile: Profile = "id",
         compatibility: Compatibility = "bilinear",
         top_k: int | None = None,
         modality_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.compatibility, self.top_k, self.modality_dropout = compatibility, top_k, modality_dropout
+        self.profile, self.compatibility = profile, compatibility
+        self.top_k, self.modality_dropout = top_k, modality_dropout
+        width = item_dim if profile == "id" else modality_dim
         self.scale = modality_dim**-0.5
         # A prior over modalities: what all users attend to; the rest of the score is about this user.
         self.bias = nn.Parameter(torch.zeros(num_modalities))
         if compatibility == "bilinear":
-            self.matrix = nn.Parameter(torch.randn(num_modalities, user_dim, modality_dim) * user_dim**-0.5)
+            # Unrelated spaces start at random; a modality and itself start as the inner product.
+            start = torch.randn(num_modalities, width, modality_dim) * width**-0.5
+            same = torch.eye(modality_dim).repeat(num_modalities, 1, 1)
+            self.matrix = nn.Parameter(start if profile == "id" else same)
         elif compatibility == "mlp":
-            width = user_dim + modality_dim
-            self.mlp = nn.Sequential(nn.Linear(width, modality_dim), nn.GELU(), nn.Linear(modality_dim, 1))
-        elif compatibility == "attention" or user_dim != modality_dim:
-            self.query = nn.Linear(user_dim, modality_dim, bias=False)
+            both = width + modality_dim
+            self.mlp = nn.Sequential(nn.Linear(both, modality_dim), nn.GELU(), nn.Linear(modality_dim, 1))
+        elif compatibility == "attention" or width != modality_dim:
+            self.query = nn.Linear(width, modality_dim, bias=False)
             if compatibility == "attention":
                 self.key = nn.Linear(modality_dim, modality_dim, bias=False)
 
     def scores(self, user: Tensor, vectors: Tensor) -> Tensor:
-        """(..., D) user and (..., M, E) modality vectors to (..., M) compatibility (eq. 4)."""
+        """(..., 1 or M, width) profile and (..., M, E) modality vectors to (..., M) compatibility (eq. 4)."""
         if self.compatibility == "mlp":
-            pair = torch.cat([user.unsqueeze(-2).expand(*vectors.shape[:-1], -1), vectors], -1)
+            pair = torch.cat([user.expand(*vectors.shape[:-1], -1), vectors], -1)
             mixed: Tensor = self.mlp(pair).squeeze(-1) + self.bias
             return mixed
         if self.compatibility == "bilinear":
-            queries = torch.einsum("...d,mde->...me", user, self.matrix)  # the user as each modality sees it
+            each = user.expand(*vectors.shape[:-1], -1)
+            queries = torch.einsum("...md,mde->...me", each, self.matrix)  # the user as each modality sees it
         else:
-            queries = (self.query(user) if hasattr(self, "query") else user).unsqueeze(-2)
+            queries = self.query(user) if hasattr(self, "query") else user
         if self.compatibility == "attention":
             vectors = self.key(vectors)
         scores: Tensor = (queries * vectors).sum(-1) * self.scale + self.bias
         return scores
 
-    def forward(self, user: Tensor, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, items: Tensor, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the item at each position, and of the user after it.
 
         Args:
-            user: (B, L, D). vectors: (B, L, M, E) of the items at these positions. present: (B, L, M) bool, False
-                where a modality is missing.
+            items: (B, L, D) item vectors. vectors: (B, L, M, E) of the same items. present: (B, L, M) bool, False where
+                a modality is missing.
 
         Returns:
             (B, L, M) softmax of the item's scores (eq. 5), and (B, L, M) softmax of the mean scores of the items so
@@ -91,6 +101,10 @@ class ModalityGate(nn.Module):
         if self.training and self.modality_dropout > 0:
             hidden = torch.rand(len(present), 1, present.shape[-1], device=present.device) < self.modality_dropout
             present = present & ~hidden
+        if self.profile == "id":
+            user = causal_mean(items).unsqueeze(-2)
+        else:
+            user = causal_mean(vectors, present.to(vectors.dtype).unsqueeze(-1))
         scores = self.scores(user, vectors)
         so_far = causal_mean(scores, present.to(scores.dtype))
         return masked_softmax(scores, present, self.top_k), masked_softmax(so_far, present.cumsum(1) > 0, self.top_k)

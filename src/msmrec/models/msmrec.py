@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msmrec.data.batches import EvalBatch
-from msmrec.models.modality_gate import Compatibility, ModalityGate, causal_mean, masked_softmax
+from msmrec.models.modality_gate import Compatibility, ModalityGate, Profile, masked_softmax
 from msmrec.models.sasrec import SASRec
 from msmrec.text.item_text import ItemText
 
@@ -31,6 +31,8 @@ class MSMRec(SASRec):
     Args:
         text: where the modality vectors come from.
         num_items: N, linked from the data.
+        profile: what the gate knows of the user: "id", the mean of the ID vectors so far (the paper's u_t), or
+            "modality", the mean of each modality's own vectors.
         compatibility: how user and modality vector meet in the gate: inner, bilinear, mlp, attention.
         top_k: modalities that keep weight; None for all.
         modality_dropout: chance that a modality is hidden from a sequence in training.
@@ -49,6 +51,7 @@ class MSMRec(SASRec):
         self,
         text: ItemText,
         num_items: int,
+        profile: Profile = "id",
         compatibility: Compatibility = "bilinear",
         top_k: int | None = None,
         modality_dropout: float = 0.0,
@@ -69,7 +72,7 @@ class MSMRec(SASRec):
         # Texts are whitened to length 1 on average, experts keep that; V and R start small, so that a run begins close
         # to SASRec and takes from the texts what helps.
         self.expert = nn.Parameter(torch.randn(modalities, text.dim, expert_dim) * expert_dim**-0.5)
-        self.gate = ModalityGate(dim, expert_dim, modalities, compatibility, top_k, modality_dropout)
+        self.gate = ModalityGate(dim, expert_dim, modalities, profile, compatibility, top_k, modality_dropout)
         self.fuse_item = nn.Parameter(torch.randn(modalities * expert_dim, dim) * 0.02)
         self.fuse_score = nn.Parameter(torch.randn(dim, modalities * expert_dim) * 0.02)
 
@@ -103,7 +106,7 @@ class MSMRec(SASRec):
         """Fused item vectors (B, L, D), gate of the item at t (B, L, M), gate of the user after t (B, L, M)."""
         item_ids = F.embedding(item_seq, ids)  # (B, L, D)
         modality = F.embedding(item_seq, experts.flatten(1)).view(*item_seq.shape, *experts.shape[1:])  # (B, L, M, E)
-        item_gate, user_gate = self.gate(causal_mean(item_ids), modality, self.present[item_seq])
+        item_gate, user_gate = self.gate(item_ids, modality, self.present[item_seq])
         mixture = (item_gate.to(modality.dtype)[..., None] * modality).flatten(2)  # (B, L, M * E)
         return item_ids + mixture @ self.fuse_item, item_gate, user_gate
 

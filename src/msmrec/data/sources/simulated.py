@@ -20,7 +20,6 @@ from msmrec.artifacts import InputError, build_once, fingerprint, write_json
 from msmrec.columns import DOC_ID, GENRES, MODALITY, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import Source
-from msmrec.text.modalities import Modality
 
 FORMAT = 1  # raise when the same settings come to give another world
 
@@ -74,11 +73,6 @@ _TITLE_PARTS = [
     Bran Cal Dor Em Fal Gor Hal Kes Lor Mar Nor Os Per Ros Sel Tar Var Wen | ber dale don fen holt mere ria ton vik
 """.split("|")
 ]
-
-
-def simulated_modalities(num_modalities: int = 6) -> list[Modality]:
-    """The schema that lays each text of the simulated documents on its modality."""
-    return [Modality(name, fields={name: name.capitalize()}) for name in list(_WORDS)[:num_modalities]]
 
 
 class World(NamedTuple):
