@@ -99,6 +99,9 @@ class RunCLI(LightningCLI):
         for logger in loggers:
             if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
                 logger.init_args.save_dir = config.run_dir
+        limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
+        if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
+            config.trainer.check_val_every_n_epoch = limits[0]
         if config.trainer.precision is None:
             config.trainer.precision = "bf16-mixed" if has_fast_bf16(config.trainer.accelerator) else "32-true"
 
