@@ -154,7 +154,7 @@ def test_every_seed_has_its_own_folder_and_a_changed_config_does_not_resume(
     run = train([*args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")])
     (run / "metrics.json").unlink()  # as if it had not finished
     with pytest.raises(InputError, match="unfinished run with another model"):
-        train([*args, "--run_dir", str(run), "--model.init_args.dropout=0.3"])
+        train([*args, "--run_dir", str(run), "--model.init_args.dropout=0.45"])
 
 
 def test_wandb_works_offline_without_a_key(tiny_args: list[str], tmp_path: Path) -> None:
