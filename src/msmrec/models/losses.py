@@ -79,7 +79,8 @@ def softmax_loss(
     Returns:
         () mean loss.
     """
-    positives, others, own, shift = keys[target], keys, target, 0.0
+    # Embedding, not keys[target]: the gradient of indexing adds in an order that depends on the threads.
+    positives, others, own, shift = F.embedding(target, keys), keys, target, 0.0
     if num_negatives is not None and num_negatives < len(keys):
         sample = torch.randperm(len(keys), device=keys.device)[:num_negatives]
         place = torch.full((len(keys),), -1, device=keys.device)
@@ -101,8 +102,8 @@ def bce_loss(queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, 
         queries: (T, D). keys: (N, D). target: (T,). num_negatives: a position. gbce_t: t, or None for plain BCE.
     """
     negative = torch.randint(0, len(keys), (len(target), num_negatives), device=queries.device)
-    positive_score = (queries * keys[target]).sum(-1).float()  # (T,)
-    negative_score = torch.einsum("td,tkd->tk", queries, keys[negative]).float()
+    positive_score = (queries * F.embedding(target, keys)).sum(-1).float()  # (T,)
+    negative_score = torch.einsum("td,tkd->tk", queries, F.embedding(negative, keys)).float()
     power = 1.0
     if gbce_t is not None:
         rate = num_negatives / (len(keys) - 1)
