@@ -79,7 +79,12 @@ class MSMRec(SASRec):
     # -- catalogue ----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Fetches the modality vectors for the trainer's dataset, making them first if they are not there."""
+        """Before training, fetches the dataset's modality vectors, made first if they are not there.
+
+        Evaluation finds them in the checkpoint.
+        """
+        if stage != "fit":
+            return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         made = self.text.vectors(data.dataset, data.root, data.cache)
         self.vectors.copy_(torch.from_numpy(made.vectors))
