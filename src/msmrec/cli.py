@@ -127,8 +127,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
-    quiet = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    quiet.addFilter(lambda record: not record.getMessage().startswith(("💡", "Loading `train", "Restoring", "Loaded")))
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)  # the same filter is added once
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:
         return RunCLI(
@@ -153,6 +152,10 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
         while cause and not isinstance(cause, InputError):
             cause = cause.__cause__
         raise cause or error from None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("💡", "Loading `train", "Restoring", "Loaded"))
 
 
 def _split_equals(args: Sequence[str]) -> list[str]:
