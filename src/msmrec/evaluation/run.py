@@ -51,9 +51,10 @@ def peak_memory_mb() -> float:
 
 
 def git_commit() -> str | None:
-    """The commit of the working tree, with '+' where files differ from it."""
+    """The commit of this package's working tree, with '+' where files differ from it."""
     try:
-        head = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
+        command = ["git", "describe", "--always", "--dirty=+"]
+        head = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
         return head.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
