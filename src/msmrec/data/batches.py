@@ -85,7 +85,7 @@ class TrainLoader:
         self.user = torch.from_numpy(user).to(device)
         self.stop = torch.from_numpy(stop).to(device)
         self.length = torch.from_numpy(np.minimum(stop - start[user], max_seq_len)).to(device)
-        self.items = torch.from_numpy(dataset.item_id.astype(np.int64)).to(device)
+        self.items = torch.from_numpy(dataset.item_id).to(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size
         # Lengths do not change, so neither does the plan: how many sequences each batch takes, longest first.
         ordered = np.sort(self.length.cpu().numpy())[::-1]
@@ -115,7 +115,9 @@ class TrainLoader:
             rows = groups[k]
             stop, length = self.stop[rows], self.length[rows]
             index, real = rows_between(stop - length, stop, int(length.max()))
-            yield TrainBatch(self.user[rows], self.items[index] * real, self.items[index + 1] * real, length)
+            yield TrainBatch(
+                self.user[rows], (self.items[index] * real).long(), (self.items[index + 1] * real).long(), length
+            )
 
 
 class EvalLoader:
@@ -139,7 +141,7 @@ class EvalLoader:
         self.user, self.start, self.end, self.last = (
             torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (users, start[users], end[users], last[users])
         )
-        self.items = torch.from_numpy(dataset.item_id.astype(np.int64)).to(device)
+        self.items = torch.from_numpy(dataset.item_id).to(device)
         self.max_seq_len, self.batch_size = max_seq_len, batch_size
 
     def __len__(self) -> int:
@@ -154,9 +156,9 @@ class EvalLoader:
             history, is_seen = rows_between(start, end, int((end - start).max()))
             yield EvalBatch(
                 self.user[rows],
-                self.items[index] * real,
+                (self.items[index] * real).long(),
                 length,
-                self.items[target] * is_target,
+                (self.items[target] * is_target).long(),
                 is_seen.nonzero()[:, 0],
-                self.items[history[is_seen]],
+                self.items[history[is_seen]].long(),
             )

@@ -79,7 +79,7 @@ class Dataset:
 
     def column(self, name: str) -> np.ndarray:
         """(T,) one column of the interactions."""
-        return pl.read_parquet(self.folder / "interactions.parquet", columns=[name])[name].to_numpy()
+        return pl.read_parquet(self.folder / "interactions.parquet", columns=[name])[name].to_numpy(writable=True)
 
     @cached_property
     def item_id(self) -> np.ndarray:
