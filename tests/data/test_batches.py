@@ -1,10 +1,15 @@
 """Batches against plain Python over the same histories."""
 
+from pathlib import Path
+
 import torch
 
 from msmrec.columns import TEST, VAL
 from msmrec.data.batches import EvalLoader, TrainLoader
-from msmrec.data.prepare import Dataset
+from msmrec.data.prepare import Dataset, SplitProtocol, prepare
+from msmrec.data.sources.simulated import Simulated
+
+TINY = Simulated(num_users=120, num_items=60, mean_interactions=14, num_modalities=3, num_aspects=4)
 
 CPU = torch.device("cpu")
 
@@ -78,3 +83,11 @@ def test_evaluation_histories_targets_and_seen_items(tiny: Dataset) -> None:
                 assert [t for t in batch.target_item[row].tolist() if t] == target
                 assert batch.seen_item[batch.seen_row == row].tolist() == before  # all of it, not the last six
         assert sorted(users) == [u for u, p in histories.items() if p[split]]
+
+
+def test_hidden_items_are_only_targets_of_the_test(tiny_root: Path, cache: Path) -> None:
+    dataset = prepare(TINY, tiny_root, cache, SplitProtocol(hidden_items=0.2))
+    part, item = dataset.column("split"), dataset.item_id
+    cold = set(dataset.items.filter(tier="cold")["item_id"])
+    assert len(cold) >= 5 and not cold & set(item[part != TEST].tolist())
+    assert cold & set(item[part == TEST].tolist())
