@@ -165,3 +165,10 @@ def test_wandb_works_offline_without_a_key(tiny_args: list[str], tmp_path: Path)
     run = train(["--config", "sasrec_ml100k.yaml", *args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")])
     assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
     assert "val/ndcg@10" in next(run.glob("csv/**/metrics.csv")).read_text()
+
+
+def test_bf16_with_clipping_trains(tiny_args: list[str], tmp_path: Path) -> None:
+    # The default where the hardware has bf16: Lightning alone refuses to clip beside a fused optimiser.
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--trainer.precision=bf16-mixed"]
+    train([*args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path)])
+    assert json.loads((tmp_path / "metrics.json").read_text())["train"]["precision"] == "bf16-mixed"

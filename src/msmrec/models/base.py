@@ -73,6 +73,18 @@ class RecModule(L.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips by norm under bf16 too, where Lightning refuses beside a fused optimiser.
+
+        Only float16 scales its gradients, which is what that refusal is about.
+        """
+        if self.trainer.precision == "bf16-mixed" and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_train_epoch_start(self) -> None:
         """Seeds the epoch by its number, so that a run resumed after epoch n draws what the uninterrupted one drew."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
