@@ -17,7 +17,7 @@ from msmrec.cli import build
 from msmrec.columns import TEST
 from msmrec.data.batches import EvalLoader, TrainLoader
 from msmrec.data.prepare import prepare
-from msmrec.metrics import ranking_metrics, target_ranks
+from msmrec.metrics.ranking import ranking_metrics, target_ranks
 
 
 def main() -> None:

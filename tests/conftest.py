@@ -35,6 +35,13 @@ def tiny(tiny_root: Path, cache: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def tiny_clicks(tiny_root: Path, cache: Path) -> Dataset:
+    """The tiny world as click samples: all rows, global time, at least five earlier ratings."""
+    protocol = SplitProtocol(min_user_count=0, min_item_count=0, split="global_time", min_history=5)
+    return prepare(TINY, tiny_root, cache, protocol)
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with the real datasets (MSMREC_TEST_DATA, or ../shared/data beside the repository)."""
     root = Path(os.environ.get("MSMREC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -5,7 +5,20 @@ from pathlib import Path
 
 import msmrec
 
-ORDER = ["columns", "artifacts", "metrics", "data", "text", "models", "evaluation", "cli", "demo", "__main__"]
+ORDER = [
+    "columns",
+    "artifacts",
+    "metrics",
+    "data",
+    "text",
+    "models",
+    "retrieval",
+    "ctr",
+    "evaluation",
+    "cli",
+    "demo",
+    "__main__",
+]
 
 
 def test_packages_import_only_from_above() -> None:

@@ -7,6 +7,8 @@ Constructors are the schema: `--help` and `--model.help MSMRec` print every fiel
 """
 
 import argparse
+import importlib
+import json
 import logging
 import os
 import sys
@@ -17,8 +19,9 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock
 from jsonargparse import ArgumentError, ParserError
-from lightning import LightningModule, Trainer
+from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
@@ -28,7 +31,7 @@ from msmrec.data.datamodule import RecDataModule
 from msmrec.data.sources.movielens import MovieLens  # noqa: F401 (named by configs)
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
 from msmrec.evaluation.run import Clock, export_items, write_results
-from msmrec.models.base import RecModule
+from msmrec.models.base import Module, RecModule
 from msmrec.models.msmrec import MSMRec  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
@@ -69,21 +72,29 @@ class RunCLI(LightningCLI):
             default=None,
             help="Checkpoint to go on from; an unfinished run finds its own.",
         )
+        parser.add_argument(
+            "--needs",
+            type=list[str],
+            default=[],
+            help="Configs whose runs this one builds on; trained first, on the same data, where they are not there.",
+        )
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of the runs.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/ndcg@10",
+                "checkpoint.monitor": None,  # the model's own
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
                 "checkpoint.save_on_train_epoch_end": False,
-                "early_stopping.monitor": "val/ndcg@10",
+                "early_stopping.monitor": "",  # the model's own
                 "early_stopping.mode": "max",
                 "early_stopping.patience": 10,
             }
         )
         parser.link_arguments("data.num_items", "model.init_args.num_items", apply_on="instantiate")
+        parser.link_arguments("data.num_users", "model.init_args.num_users", apply_on="instantiate")
         parser.link_arguments("data.max_seq_len", "model.init_args.max_seq_len")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -92,7 +103,7 @@ class RunCLI(LightningCLI):
         config = self.config
         if config.run_dir is None:
             name = Path(str(config.config[-1])).stem if config.get("config") else "run"
-            config.run_dir = f"runs/{name}/seed={config.seed_everything}"
+            config.run_dir = f"{config.runs}/{name}/seed={config.seed_everything}"
         config.trainer.default_root_dir = config.run_dir
         config.checkpoint.dirpath = f"{config.run_dir}/checkpoints"
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -104,6 +115,44 @@ class RunCLI(LightningCLI):
             config.trainer.check_val_every_n_epoch = limits[0]
         if config.trainer.precision is None:
             config.trainer.precision = "bf16-mixed" if has_fast_bf16(config.trainer.accelerator) else "32-true"
+        module, _, name = config.model.class_path.rpartition(".")
+        monitor = getattr(importlib.import_module(module), name).monitor
+        config.checkpoint.monitor = config.checkpoint.monitor or monitor
+        config.early_stopping.monitor = config.early_stopping.monitor or monitor
+        self.upstream = {Path(need).stem: self._upstream(need) for need in config.needs}
+        if self.upstream:
+            seed_everything(config.seed_everything, verbose=False)  # whether they were trained just now changes nothing
+
+    def after_instantiate_classes(self) -> None:
+        """Tells the data where the upstream runs are."""
+        self.datamodule.upstream = self.upstream
+
+    def _upstream(self, need: str) -> Path:
+        """The run of a config under `needs`, on this run's data; trained now if it is not there.
+
+        Processes that need the same run wait for the one that trains it.
+        """
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        data, seed, short = config["data"], config["seed_everything"], config["trainer"]["fast_dev_run"]
+        # A dry run must not leave a run that a real one would take for its upstream.
+        run = Path(config["runs"], *(["dry"] if short else []), Path(need).stem, f"seed={seed}")
+        args = ["--config", need, f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(config["runs"])]
+        for key in ("source", "root", "cache", "protocol", "label_above"):
+            if data[key] is not None:
+                args += [f"--data.{key}", data[key] if isinstance(data[key], str) else json.dumps(data[key])]
+        args += [f"--trainer.accelerator={config['trainer']['accelerator']}"]
+        args += [] if config["trainer"]["logger"] else ["--trainer.logger=false"]
+        args += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"] if short else []
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(run.parent / f".lock-{run.name}", timeout=24 * 3600):
+            if not (run / "metrics.json").exists():
+                print(f"{need}: needed and not there yet; training it first, into {run}", file=sys.stderr)
+                train(args)
+            else:
+                now = yaml.safe_load(self.parser.dump(self.parser.parse_args(_arguments(args)), skip_none=False))
+                if part := _differs(run, now):
+                    raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
+        return run
 
 
 def has_fast_bf16(accelerator: str) -> bool:
@@ -137,7 +186,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
             subclass_mode_model=True,
             auto_configure_optimizers=False,
             run=False,
-            args=[_find_config(a) for a in _split_equals(args)],
+            args=_arguments(args),
             save_config_callback=RunFolder if save else None,
             parser_kwargs={
                 "default_config_files": [str(CONFIGS / "base.yaml")],
@@ -183,7 +232,7 @@ def train(args: Sequence[str] | None = None) -> Path:
     """
     cli = build(sys.argv[1:] if args is None else args, save=True)
     trainer, run = cli.trainer, Path(cli.config.run_dir)
-    assert isinstance(cli.model, RecModule) and isinstance(cli.datamodule, RecDataModule)
+    assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
     ckpt_path = cli.config.ckpt_path or _resume_from(run, cli)
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
@@ -203,8 +252,9 @@ def train(args: Sequence[str] | None = None) -> Path:
     tested = dict(trainer.test(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
     if trainer.is_global_zero:
         write_results(run, cli.model, cli.datamodule, _name(cli, run), validated, tested, clock)
-        export_items(run, cli.model)
-        _print_row(run, tested)
+        if isinstance(cli.model, RecModule):
+            export_items(run, cli.model)
+        _print_row(run, cli.model, tested)
     return run
 
 
@@ -231,7 +281,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
         ckpt, lambda: run(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
     )
     metrics = {k: float(v) for k, v in result[0].items()}
-    _print_row(Path(known.run or known.config), metrics)
+    _print_row(Path(known.run or known.config), cli.model, metrics)
     return metrics
 
 
@@ -255,22 +305,29 @@ def _resume_from(run: Path, cli: RunCLI) -> str | None:
     last = run / "checkpoints" / "last.ckpt"
     if not last.exists():
         return None
-    before = yaml.safe_load((run / "config.yaml").read_text())
-    now = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
-    for part in ("model", "data", "seed_everything"):
-        if before.get(part) != now.get(part):
-            raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
+    if part := _differs(run, yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))):
+        raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
     print(f"resuming {last}", file=sys.stderr)
     return str(last)
+
+
+def _differs(run: Path, config: dict[str, Any]) -> str | None:
+    """The first part in which the run's own config.yaml differs from `config`."""
+    before = yaml.safe_load((run / "config.yaml").read_text())
+    return next((part for part in ("model", "data", "seed_everything") if before.get(part) != config.get(part)), None)
+
+
+def _arguments(args: Sequence[str]) -> list[str]:
+    return [_find_config(a) for a in _split_equals(args)]
 
 
 def _name(cli: RunCLI, run: Path) -> str:
     return Path(str(cli.config.config[-1])).stem if cli.config.get("config") else run.name
 
 
-def _print_row(run: Path, metrics: dict[str, float]) -> None:
-    wanted = [k for k in metrics if k.split("/")[-1] in ("hit_rate@10", "ndcg@10", "hit_rate@100")]
-    print(f"{run}  " + "  ".join(f"{k} {metrics[k]:.4f}" for k in sorted(wanted)))
+def _print_row(run: Path, model: Module, metrics: dict[str, float]) -> None:
+    row = {key.split("/")[-1]: f"{key} {value:.4f}" for key, value in metrics.items()}
+    print(f"{run}  " + "  ".join(row[name] for name in model.headline if name in row))
 
 
 def main(command: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from msmrec.cli import build, train
+from msmrec.columns import TEST
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.sources.simulated import Simulated
 from msmrec.evaluation.modality_usage import rank_correlations, user_weights, within_user_correlation
@@ -55,4 +56,4 @@ def _gate(folder: Path) -> tuple[pl.DataFrame, Simulated, Path]:
     state = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"]
     model.load_state_dict(state)
     data.trainer = cli.trainer
-    return user_weights(model, data.test_dataloader(), data.dataset), data.source, data.root
+    return user_weights(model, model.eval_loader(data, TEST), data.dataset), data.source, data.root

@@ -99,3 +99,19 @@ def test_popularity_tiers() -> None:
     count = np.array([100, 50, 40, 30, 20, 9, 8, 7, 6, 5, 0])
     tiers = popularity_tiers(count).tolist()
     assert tiers == ["head"] + ["mid"] * 4 + ["tail"] * 5 + ["cold"]
+
+
+def test_global_time_counts_only_rows_with_enough_history() -> None:
+    user = np.repeat([1, 2], 6)
+    time = np.array([1, 2, 3, 4, 5, 6, 4, 5, 6, 7, 8, 9])
+    part = split("global_time", user, time, (0.5, 0.25, 0.25), min_history=2)
+    # Samples by time: user 1 at 3, 4, 5, 6; user 2 at 6, 7, 8, 9; the first four train, the next two validate.
+    assert part.tolist() == [TRAIN] * 6 + [TRAIN, TRAIN, VAL, VAL, TEST, TEST]
+
+
+def test_user_random_keeps_the_shares_of_each_user() -> None:
+    user = np.repeat([1, 2, 3], [20, 3, 2])
+    part = split("user_random", user, np.arange(25))
+    assert [np.bincount(part[user == u], minlength=3).tolist() for u in (1, 2)] == [[16, 2, 2], [1, 1, 1]]
+    assert (part[user == 3] == TRAIN).all()  # two rows are too few to share
+    assert (np.diff(part[user == 1]) < 0).any()  # not the last ones

@@ -22,6 +22,11 @@ class TrainBatch(NamedTuple):
     target_item: Tensor  # (B, L) the next item; 0 where item_seq is 0
     seq_len: Tensor  # (B,)
 
+    @property
+    def num_tokens(self) -> int:
+        """Positions, padding included."""
+        return self.item_seq.numel()
+
 
 class EvalBatch(NamedTuple):
     """A history, what to find after it, and what not to recommend."""

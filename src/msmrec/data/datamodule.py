@@ -3,12 +3,13 @@
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 
+from msmrec.artifacts import InputError
 from msmrec.columns import TEST, VAL
-from msmrec.data.batches import EvalLoader, TrainLoader
 from msmrec.data.prepare import Dataset, Source, SplitProtocol, prepare
 
 
@@ -23,7 +24,9 @@ class RecDataModule(L.LightningDataModule):
         max_seq_len: items of a history that a model reads, at most.
         tokens_per_batch: positions in a training batch, padding included.
         all_windows: train on all windows of max_seq_len of a long history, not only on the latest.
-        eval_batch_size: users in an evaluation batch.
+        batch_size: edges or click samples in a training batch, for models that read those.
+        eval_batch_size: users (or click samples, times 16) in an evaluation batch.
+        label_above: click prediction: a rating above it is a click.
         seed: order of the batches; linked to seed_everything.
     """
 
@@ -36,7 +39,9 @@ class RecDataModule(L.LightningDataModule):
         max_seq_len: int = 200,
         tokens_per_batch: int = 16_384,
         all_windows: bool = False,
+        batch_size: int = 4096,
         eval_batch_size: int = 128,
+        label_above: float = 3.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -44,7 +49,9 @@ class RecDataModule(L.LightningDataModule):
         self.root = Path(root or os.environ.get("MSMREC_DATA", "data"))
         self.cache = Path(cache or os.environ.get("MSMREC_CACHE", "artifacts"))
         self.max_seq_len, self.tokens_per_batch, self.all_windows = max_seq_len, tokens_per_batch, all_windows
-        self.eval_batch_size, self.seed = eval_batch_size, seed
+        self.batch_size, self.eval_batch_size, self.label_above = batch_size, eval_batch_size, label_above
+        self.seed = seed
+        self.upstream: dict[str, Path] = {}  # run folders by name, from `needs:`
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -61,26 +68,37 @@ class RecDataModule(L.LightningDataModule):
         """Users."""
         return self.dataset.num_users
 
-    def _place(self) -> tuple[torch.device, int, int]:
+    def place(self) -> tuple[torch.device, int, int]:
+        """Device of the batches, number of this process, and how many processes there are."""
         trainer = self.trainer
         assert trainer is not None, "loaders are asked for by a Trainer"
         return trainer.strategy.root_device, trainer.global_rank, trainer.world_size
 
-    def train_dataloader(self) -> TrainLoader:
-        """Shuffled sequences of like length."""
-        device, rank, world_size = self._place()
-        return TrainLoader(
-            self.dataset, self.max_seq_len, self.tokens_per_batch, device, self.seed, self.all_windows, rank, world_size
-        )
+    def run(self, name: str) -> Path:
+        """Folder of a finished upstream run.
 
-    def _eval_loader(self, split: int) -> EvalLoader:
-        device, rank, world_size = self._place()
-        return EvalLoader(self.dataset, split, self.max_seq_len, self.eval_batch_size, device, rank, world_size)
+        Raises:
+            InputError: the config does not list it under `needs`.
+        """
+        if name not in self.upstream:
+            known = ", ".join(self.upstream) or "nothing"
+            raise InputError(f"{name} is read but not under needs: (which lists {known}); add {name}.yaml there")
+        return self.upstream[name]
 
-    def val_dataloader(self) -> EvalLoader:
-        """Users with validation items."""
-        return self._eval_loader(VAL)
+    # What a batch holds depends on the model: sequences, edges, click samples, prompts. So the model makes its loaders.
 
-    def test_dataloader(self) -> EvalLoader:
-        """Users with test items."""
-        return self._eval_loader(TEST)
+    def _model(self) -> Any:
+        assert self.trainer is not None, "loaders are asked for by a Trainer"
+        return self.trainer.lightning_module
+
+    def train_dataloader(self) -> Any:
+        """Batches of the training part."""
+        return self._model().train_loader(self)
+
+    def val_dataloader(self) -> Any:
+        """Batches of the validation part."""
+        return self._model().eval_loader(self, VAL)
+
+    def test_dataloader(self) -> Any:
+        """Batches of the test part."""
+        return self._model().eval_loader(self, TEST)

@@ -19,11 +19,11 @@ import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError, build_once, fingerprint, write_json
-from msmrec.columns import COUNT, ITEM_ID, SPLIT, TEST, TIER, TIMESTAMP, TRAIN, USER_ID, VAL
+from msmrec.columns import COUNT, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN, USER_ID, VAL
 from msmrec.data.interactions import Duplicates, RawData, encode
 from msmrec.data.splits import SplitName, popularity_tiers, split
 
-FORMAT = 1  # raise when the files' content changes for the same inputs
+FORMAT = 2  # raise when the files' content changes for the same inputs
 
 
 class Source(ABC):
@@ -52,9 +52,13 @@ class SplitProtocol:
     min_item_count: int = 5
     """Items with fewer interactions are dropped."""
     split: SplitName = "leave_one_out"
-    """leave_one_out (last item test, the one before validation), user_ratio, or global_time."""
+    """leave_one_out (last item test, the one before validation), user_ratio, user_random, or global_time."""
     ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of train, validation and test, for user_ratio and global_time."""
+    """Shares of train, validation and test, for all but leave_one_out."""
+    min_history: int = 0
+    """Click prediction: rows whose user has at least as many earlier ones are samples; global_time counts these."""
+    min_rating: float | None = None
+    """Rows rated lower are dropped before anything is counted."""
     duplicates: Duplicates = "error"
     """What to do when a user rates an item twice: refuse, or keep the first or the last in file order."""
     hidden_items: float = 0.0
@@ -93,6 +97,11 @@ class Dataset:
         return np.concatenate([[0], np.cumsum(count)])
 
     @cached_property
+    def user_id(self) -> np.ndarray:
+        """(T,) int32 users."""
+        return self.column(USER_ID)
+
+    @cached_property
     def ends(self) -> np.ndarray:
         """(3, U + 1) int64: where a user's training, validation and test rows end in the flat arrays."""
         part, user = self.column(SPLIT), self.column(USER_ID)
@@ -116,10 +125,15 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
 
     def build(folder: Path) -> None:
         raw = source.read(root)
+        rows_in_file = len(raw.interactions)
+        if protocol.min_rating is not None:
+            raw = raw._replace(interactions=raw.interactions.filter(pl.col(RATING) >= protocol.min_rating))
         interactions, items, users = encode(raw, protocol.min_user_count, protocol.min_item_count, protocol.duplicates)
-        part = split(
-            protocol.split, interactions[USER_ID].to_numpy(), interactions[TIMESTAMP].to_numpy(), protocol.ratios
-        )
+        user = interactions[USER_ID].to_numpy()
+        part = split(protocol.split, user, interactions[TIMESTAMP].to_numpy(), protocol.ratios, protocol.min_history)
+        if protocol.split == "user_random":  # parts are stored one after the other inside a user, each in time order
+            order = np.lexsort((part, user))
+            interactions, part = interactions[order], part[order]
         if protocol.hidden_items > 0:
             hidden = np.random.default_rng(0).random(len(items) + 1) < protocol.hidden_items
             stays = (part == TEST) | ~hidden[interactions[ITEM_ID].to_numpy()]
@@ -142,7 +156,7 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
                 "num_train": int((part == TRAIN).sum()),
                 "num_val": int((part == VAL).sum()),
                 "num_test": int((part == TEST).sum()),
-                "rows_in_file": len(raw.interactions),
+                "rows_in_file": rows_in_file,
                 "protocol": asdict(protocol),
             },
         )

@@ -1,7 +1,7 @@
-"""Which interaction is for training, validation or test: three protocols, and the popularity tiers of items.
+"""Which interaction is for training, validation or test: four protocols, and the popularity tiers of items.
 
-All take rows sorted by (user, time, file order) and keep one promise: inside a user, training rows come first, then
-validation, then test. So a user's history before any target is a prefix of the user's rows.
+All take rows sorted by (user, time, file order). Those that go by time keep one promise: inside a user, training rows
+come first, then validation, then test. So a user's history before any target is a prefix of the user's rows.
 """
 
 from typing import Literal
@@ -11,17 +11,24 @@ import numpy as np
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST, TRAIN, VAL
 
-SplitName = Literal["leave_one_out", "user_ratio", "global_time"]
+SplitName = Literal["leave_one_out", "user_ratio", "user_random", "global_time"]
 
 
 def split(
-    name: SplitName, user_id: np.ndarray, timestamp: np.ndarray, ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    name: SplitName,
+    user_id: np.ndarray,
+    timestamp: np.ndarray,
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    min_history: int = 0,
 ) -> np.ndarray:
     """Assigns every row to a part.
 
     * leave_one_out: a user's last row is test, the one before validation; users with fewer than three only train.
     * user_ratio: each user's rows are cut by `ratios` in time (rounded so that train keeps at least one row).
-    * global_time: all rows in time order are cut by `ratios`; ties keep their order.
+    * user_random: each user's rows are shuffled (seed 0) and cut by `ratios`: val and test get the whole part of their
+      share, and at least one row where a user has three.
+    * global_time: all rows in time order are cut by `ratios`, train and val rounded down; ties keep their order. Rows
+      with fewer than `min_history` earlier ones of their user count for no share and fall where their time does.
 
     Args:
         user_id: (T,) sorted. timestamp: (T,) ascending inside a user. ratios: train, val, test; they sum to 1.
@@ -32,19 +39,26 @@ def split(
     if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0:
         raise InputError(f"data.ratios {ratios}: three shares that sum to 1, the first above 0")
     part = np.full(len(user_id), TRAIN, dtype=np.int8)
-    if name == "global_time":
-        order = np.argsort(timestamp, kind="stable")
-        first, second = (round(len(order) * r) for r in (ratios[0], ratios[0] + ratios[1]))
-        part[order[first:second]] = VAL
-        part[order[second:]] = TEST
-        return part
     _, start, count = np.unique(user_id, return_index=True, return_counts=True)
     position = np.arange(len(user_id)) - np.repeat(start, count)  # 0 for a user's first row
     length = np.repeat(count, count)
-    if name == "leave_one_out":
+    if name == "global_time":
+        order = np.argsort(timestamp, kind="stable")
+        counts = position[order] >= min_history
+        before: np.ndarray = np.cumsum(counts) - counts  # samples earlier than this row
+        total = int(counts.sum())
+        first = int(total * ratios[0] + 1e-9)
+        second = first + int(total * ratios[1] + 1e-9)
+        part[order] = TRAIN + (before >= first) * (VAL - TRAIN) + (before >= second) * (TEST - VAL)
+    elif name == "leave_one_out":
         enough = length >= 3
         part[enough & (position == length - 2)] = VAL
         part[enough & (position == length - 1)] = TEST
+    elif name == "user_random":
+        shuffled = np.lexsort((np.random.default_rng(0).random(len(user_id)), user_id))
+        val, test = (np.maximum((length * r + 1e-9).astype(int), (length >= 3) & (r > 0)) for r in ratios[1:])
+        part[shuffled[position >= length - test - val]] = VAL
+        part[shuffled[position >= length - test]] = TEST
     else:
         cut = np.maximum(np.floor(length * ratios[0] + 1e-9), 1)
         part[position >= cut] = VAL

@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from msmrec.artifacts import atomic_file, write_json
-from msmrec.columns import RAW_USER_ID, USER_ID
-from msmrec.data.batches import TrainBatch
+from msmrec.columns import ITEM_ID, RAW_USER_ID, USER_ID
 from msmrec.data.datamodule import RecDataModule
-from msmrec.models.base import RecModule
+from msmrec.models.base import Module, RecModule
+from msmrec.models.click import ClickModule
 
 
 class Clock(Callback):
-    """Times the training epochs, validation apart, and counts the real positions."""
+    """Times the training epochs, validation apart, and counts the positions."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -31,10 +31,10 @@ class Clock(Callback):
         self._begun = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: TrainBatch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The last batch ends the epoch's training; validation comes after it."""
-        self.tokens += batch.item_seq.numel()
+        self.tokens += batch.num_tokens
         if trainer.is_last_batch:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -62,20 +62,25 @@ def git_commit() -> str | None:
 
 def write_results(
     run: Path,
-    model: RecModule,
+    model: Module,
     data: RecDataModule,
     config: str,
     val: dict[str, float],
     test: dict[str, float],
     clock: Clock,
 ) -> None:
-    """Writes per_user.parquet and metrics.json; see the README for their fields."""
+    """Writes per_user.parquet, predictions.parquet for click models, and metrics.json; see the README."""
     info = data.dataset.info
     results = pl.DataFrame({k: v.cpu().numpy() for k, v in model.results.items()})
     users = data.dataset.users.select(USER_ID, RAW_USER_ID)
     table = results.with_columns(pl.col(USER_ID).cast(pl.Int32)).join(users, on=USER_ID, how="left").sort(USER_ID)
     with atomic_file(run / "per_user.parquet") as path:
         table.write_parquet(path)
+    if isinstance(model, ClickModule):
+        with atomic_file(run / "predictions.parquet") as path:
+            pl.DataFrame({k: v.float().cpu().numpy() for k, v in model.predictions.items()}).with_columns(
+                pl.col(USER_ID, ITEM_ID, "label").cast(pl.Int32)
+            ).write_parquet(path)
     trainer = model.trainer
     seconds = sum(clock.seconds)
     write_json(
@@ -87,14 +92,11 @@ def write_results(
             "dataset": {k: v for k, v in info.items() if k != "protocol"},
             "protocol": {
                 **info["protocol"],
-                "tie_order": "file order",
-                "candidates": "all items",
-                "seen_filter": "the whole history",
-                "val_in_train": False,
-                "target_time_is_input": False,
+                **model.protocol(data),
             },
             "val": _plain(val),
             "test": _plain(test),
+            "upstream": {name: str(path) for name, path in data.upstream.items()},
             "train": {
                 "epochs": trainer.current_epoch,
                 "best_epoch": _best_epoch(trainer),

@@ -1,56 +1,57 @@
-"""RecModule, the base of every recommender here: full ranking, optimiser, and resuming that changes nothing."""
+"""What all models share: Module (optimiser, resuming that changes nothing) and RecModule (full ranking)."""
 
+import math
 import os
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
 from msmrec.artifacts import InputError
-from msmrec.data.batches import EvalBatch
-from msmrec.metrics import ranking_metrics, target_ranks
+from msmrec.data.batches import EvalBatch, EvalLoader, TrainLoader
+from msmrec.data.datamodule import RecDataModule
+from msmrec.metrics.ranking import ranking_metrics, target_ranks
 
 
-class RecModule(L.LightningModule):
-    """A recommender trained by Lightning and ranked over the whole catalogue.
-
-    A subclass says how to train (`training_step`) and how to score (`scores`); evaluation is the same for all.
+class Module(L.LightningModule):
+    """A model trained by Lightning.
 
     Args:
         lr: learning rate (Adam).
         weight_decay: decoupled weight decay (AdamW) on matrices; 0 is plain Adam.
-        schedule: constant, or cosine from lr to 0 over the whole training.
+        schedule: constant, or cosine or linear from lr to 0 over the whole training.
         warmup_steps: optimiser steps over which the rate rises from 0.
-        cutoffs: k of the metrics.
     """
+
+    monitor: ClassVar[str]
+    """The validation metric that chooses the best checkpoint; higher is better."""
+    headline: ClassVar[tuple[str, ...]]
+    """Metrics that a finished run prints."""
 
     def __init__(
         self,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: Literal["constant", "cosine", "linear"] = "constant",
         warmup_steps: int = 100,
-        cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100),
     ) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.schedule, self.warmup_steps = lr, weight_decay, schedule, warmup_steps
-        self.cutoffs = cutoffs
-        self.results: dict[str, Tensor] = {}  # of the last evaluation: (U,) user_id, rank and each metric
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.results: dict[str, Tensor] = {}  # of the last evaluation: (U,) user_id and metrics of each user
 
     @abstractmethod
-    def scores(self, batch: EvalBatch) -> Tensor:
-        """(B, N + 1) scores of all items for each user of the batch; column 0, the padding, is ignored."""
+    def train_loader(self, data: RecDataModule) -> Any:
+        """Batches that `training_step` reads, with `set_epoch`."""
 
     @abstractmethod
-    def item_embeddings(self) -> Tensor:
-        """(N + 1, D) item vectors; row 0 is the padding."""
+    def eval_loader(self, data: RecDataModule, split: int) -> Any:
+        """Batches that `validation_step` and `test_step` read."""
 
-    @abstractmethod
-    def user_embeddings(self, batch: EvalBatch) -> Tensor:
-        """(B, D) vectors of the batch's users, to go with `item_embeddings`."""
+    def protocol(self, data: RecDataModule) -> dict[str, Any]:
+        """What metrics.json says of the evaluation beside the dataset's own protocol."""
+        return {"tie_order": "file order", "val_in_train": False}
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors (biases, norms), and the schedule, stepped every batch."""
@@ -61,14 +62,17 @@ class RecModule(L.LightningModule):
             lr=self.lr,
             fused=True,
         )
-        # A run without an end (max_epochs=-1) has no length to bend a cosine over.
-        total = float(self.trainer.estimated_stepping_batches) if self.schedule == "cosine" else float("inf")
-        if self.schedule == "cosine" and total == float("inf"):
-            raise InputError("model.schedule cosine needs an end: set trainer.max_epochs or trainer.max_steps")
+        # A run without an end (max_epochs=-1) has no length to bend a schedule over.
+        total = float("inf") if self.schedule == "constant" else float(self.trainer.estimated_stepping_batches)
+        if self.schedule != "constant" and total == float("inf"):
+            raise InputError(
+                f"model.schedule {self.schedule} needs an end: set trainer.max_epochs or trainer.max_steps"
+            )
 
         def rate(step: int) -> float:
-            bend = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, step / total))).item())
-            return min(1.0, (step + 1) / max(self.warmup_steps, 1)) * (bend if self.schedule == "cosine" else 1.0)
+            done = min(1.0, step / total)
+            bend = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[self.schedule]
+            return min(1.0, (step + 1) / max(self.warmup_steps, 1)) * bend
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -89,6 +93,69 @@ class RecModule(L.LightningModule):
         """Seeds the epoch by its number, so that a run resumed after epoch n draws what the uninterrupted one drew."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         torch.manual_seed(seed * 1_000_003 + self.current_epoch * 1_009 + self.global_rank)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps which dataset the ids belong to."""
+        checkpoint["dataset"] = self.trainer.datamodule.dataset.info["fingerprint"]  # type: ignore[attr-defined]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint whose ids mean other items."""
+        info = self.trainer.datamodule.dataset.info  # type: ignore[attr-defined]
+        if checkpoint.get("dataset") != info["fingerprint"]:
+            raise InputError(
+                f"this checkpoint was trained on dataset {checkpoint.get('dataset')}, but the config prepares"
+                f" {info['name']} {info['fingerprint']}; use the run's own config.yaml and data"
+            )
+
+
+class RecModule(Module):
+    """A recommender that is ranked over the whole catalogue.
+
+    A subclass says how to train (`training_step`) and how to score (`scores`); evaluation is the same for all.
+
+    Args:
+        cutoffs: k of the metrics.
+        **optimisation: see Module.
+    """
+
+    monitor = "val/ndcg@10"
+    headline = ("hit_rate@10", "ndcg@10", "hit_rate@100")
+
+    def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
+        super().__init__(**optimisation)
+        self.cutoffs = cutoffs
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @abstractmethod
+    def scores(self, batch: EvalBatch) -> Tensor:
+        """(B, N + 1) scores of all items for each user of the batch; column 0, the padding, is ignored."""
+
+    @abstractmethod
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, D) item vectors; row 0 is the padding."""
+
+    @abstractmethod
+    def user_embeddings(self, batch: EvalBatch) -> Tensor:
+        """(B, D) vectors of the batch's users, to go with `item_embeddings`."""
+
+    def train_loader(self, data: RecDataModule) -> Any:
+        """Shuffled sequences of like length."""
+        device, rank, world_size = data.place()
+        return TrainLoader(
+            data.dataset, data.max_seq_len, data.tokens_per_batch, device, data.seed, data.all_windows, rank, world_size
+        )
+
+    def eval_loader(self, data: RecDataModule, split: int) -> EvalLoader:
+        """Users that have items in the part."""
+        device, rank, world_size = data.place()
+        return EvalLoader(data.dataset, split, data.max_seq_len, data.eval_batch_size, device, rank, world_size)
+
+    def protocol(self, data: RecDataModule) -> dict[str, Any]:
+        """Full ranking."""
+        own = {"candidates": "all items", "seen_filter": "the whole history", "target_time_is_input": False}
+        return {**super().protocol(data), **own}
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -128,18 +195,3 @@ class RecModule(L.LightningModule):
             sums = gathered.sum(0)
         means = (sums[1:] / sums[0]).tolist()
         self.log_dict({f"{prefix}/{k}": v for k, v in zip(metrics, means, strict=True)}, rank_zero_only=True)
-
-    # -- checkpoints --------------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps which dataset the ids belong to."""
-        checkpoint["dataset"] = self.trainer.datamodule.dataset.info["fingerprint"]  # type: ignore[attr-defined]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint whose ids mean other items."""
-        info = self.trainer.datamodule.dataset.info  # type: ignore[attr-defined]
-        if checkpoint.get("dataset") != info["fingerprint"]:
-            raise InputError(
-                f"this checkpoint was trained on dataset {checkpoint.get('dataset')}, but the config prepares"
-                f" {info['name']} {info['fingerprint']}; use the run's own config.yaml and data"
-            )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from msmrec.metrics import ranking_metrics, target_ranks
+from msmrec.metrics.ranking import ranking_metrics, target_ranks
 
 
 def test_hand_worked_single_target() -> None:

@@ -1,0 +1,113 @@
+"""Click samples: would this user like this item, given all that the user rated before?
+
+A sample is a row of the interactions. Its history is every earlier row of the same user, likes and dislikes, whatever
+part they belong to: at the time of a test sample all of them are past.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msmrec.columns import RATING, SPLIT
+from msmrec.data.batches import rows_between
+from msmrec.data.prepare import Dataset
+
+
+class SampleBatch(NamedTuple):
+    """Click samples with the latest part of their history."""
+
+    user_id: Tensor  # (B,)
+    target_item: Tensor  # (B,)
+    label: Tensor  # (B,) float, 1 = a click
+    item_seq: Tensor  # (B, L) oldest first, padded with 0 on the right
+    rating_seq: Tensor  # (B, L) float, 0 at padding
+    seq_len: Tensor  # (B,)
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions, padding included."""
+        return self.item_seq.numel()
+
+
+def sample_rows(dataset: Dataset, split: int) -> np.ndarray:
+    """(S,) int64 rows of the interactions that are samples of a part: enough history before them."""
+    position = np.arange(len(dataset.item_id)) - dataset.offsets[dataset.user_id]
+    return np.flatnonzero((dataset.column(SPLIT) == split) & (position >= dataset.info["protocol"]["min_history"]))
+
+
+class SampleLoader:
+    """Batches of click samples, shuffled for training and in the order of rows otherwise.
+
+    Args:
+        dataset: prepared with a split by time.
+        split: TRAIN, VAL or TEST.
+        label_above: a rating above it is a click.
+        max_history: the latest ratings before the target that are given.
+        batch_size: samples.
+        device: where the arrays lie and the batches are made.
+        shuffle: a new order each epoch, the same in every run with the same seed.
+        seed: with `epoch`, decides the order.
+        rank, world_size: this process and how many there are; each gets every world_size-th sample.
+    """
+
+    epoch: int = 0
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: int,
+        label_above: float,
+        max_history: int,
+        batch_size: int,
+        device: torch.device,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.rows = torch.from_numpy(sample_rows(dataset, split)).to(device)
+        self.items = torch.from_numpy(dataset.item_id).to(device)
+        self.users = torch.from_numpy(dataset.user_id).to(device)
+        self.ratings = torch.from_numpy(dataset.column(RATING)).to(device)
+        self.offsets = torch.from_numpy(dataset.offsets).to(device)
+        self.label_above, self.max_history, self.batch_size = label_above, max_history, batch_size
+        self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
+
+    @property
+    def sampler(self) -> "SampleLoader":
+        """Itself: Lightning calls `sampler.set_epoch` before each epoch, also after a resume."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass."""
+        self.epoch = epoch
+
+    def _mine(self) -> int:
+        """Samples of this process: all processes train on equally many, and evaluate all between them."""
+        whole, rest = divmod(len(self.rows), self.world_size)
+        return whole + (not self.shuffle and self.rank < rest)
+
+    def __len__(self) -> int:
+        return -(-self._mine() // self.batch_size)
+
+    def __iter__(self) -> Iterator[SampleBatch]:
+        rows = self.rows
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            rows = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+        for block in torch.split(rows[self.rank :: self.world_size][: self._mine()], self.batch_size):
+            user = self.users[block].long()
+            start = torch.maximum(self.offsets[user], block - self.max_history)
+            length = block - start
+            index, real = rows_between(start, block, max(int(length.max()), 1))
+            yield SampleBatch(
+                user,
+                self.items[block].long(),
+                (self.ratings[block] > self.label_above).float(),
+                (self.items[index] * real).long(),
+                self.ratings[index] * real,
+                length,
+            )

@@ -1,0 +1,109 @@
+"""ClickModule, the base of models that predict a click: AUC, log loss, calibration over a whole part."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msmrec.columns import ITEM_ID
+from msmrec.data.datamodule import RecDataModule
+from msmrec.data.samples import SampleBatch, SampleLoader
+from msmrec.metrics.ctr import best_threshold, ctr_metrics, user_auc
+from msmrec.models.base import Module
+
+EVAL_SAMPLES = 16  # samples in an evaluation batch for each user that data.eval_batch_size allows
+
+
+class ClickModule(Module):
+    """A model of the probability that a user likes an item.
+
+    A subclass gives `logits`; where it reads other batches than SampleBatch, also the loaders. Evaluation is over all
+    samples of a part, none left out. The threshold that `accuracy_calibrated` uses is fitted on validation and kept in
+    the checkpoint.
+
+    Args:
+        **optimisation: see Module.
+    """
+
+    monitor = "val/auc"
+    headline = ("auc", "log_loss", "accuracy", "user_auc", "ece")
+    max_history = 30
+    threshold: Tensor
+
+    def __init__(self, **optimisation: Any) -> None:
+        super().__init__(**optimisation)
+        self.predictions: dict[str, Tensor] = {}  # of the last evaluation: (S,) user_id, item_id, label, prob
+        self._parts: list[tuple[Tensor, ...]] = []
+        self.register_buffer("threshold", torch.tensor(0.5))
+
+    @abstractmethod
+    def logits(self, batch: Any) -> Tensor:
+        """(B,) log odds of a click."""
+
+    def train_loader(self, data: RecDataModule) -> Any:
+        """Shuffled samples."""
+        return self._loader(data, 0, data.batch_size)
+
+    def eval_loader(self, data: RecDataModule, split: int) -> Any:
+        """All samples of the part."""
+        return self._loader(data, split, data.eval_batch_size * EVAL_SAMPLES)
+
+    def _loader(self, data: RecDataModule, split: int, batch_size: int) -> SampleLoader:
+        device, rank, world_size = data.place()
+        return SampleLoader(
+            data.dataset, split, data.label_above, self.max_history, batch_size, device, split == 0, data.seed, rank,
+            world_size,
+        )  # fmt: skip
+
+    def protocol(self, data: RecDataModule) -> dict[str, Any]:
+        """Global time."""
+        own = {"label": f"rating > {data.label_above:g}", "history": "all earlier ratings of the user"}
+        return {**super().protocol(data), **own}
+
+    def training_step(self, batch: SampleBatch, batch_idx: int) -> Tensor:
+        """Mean binary cross-entropy."""
+        loss = F.binary_cross_entropy_with_logits(self.logits(batch).float(), batch.label)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
+        return loss
+
+    def validation_step(self, batch: SampleBatch, batch_idx: int) -> None:
+        """Keeps the batch's probabilities."""
+        probs = torch.sigmoid(self.logits(batch).float())
+        self._parts.append((batch.user_id, batch.target_item, batch.label, probs))
+
+    def test_step(self, batch: SampleBatch, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Fits the threshold and logs val/..."""
+        user, item, label, probs = self._gather()
+        self.threshold.copy_(best_threshold(probs, label))
+        self._finish("val", user, item, label, probs)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/..."""
+        self._finish("test", *self._gather())
+
+    def _gather(self) -> list[Tensor]:
+        """(S,) user, item, label, probability of all processes' samples."""
+        columns = [torch.cat(column) for column in zip(*self._parts, strict=True)]
+        self._parts.clear()
+        if self.trainer.world_size == 1:
+            return columns
+        count = columns[0].new_tensor([len(columns[0])])
+        counts = self.all_gather(count)
+        assert isinstance(counts, Tensor)
+        width = int(counts.max())
+        real = (torch.arange(width, device=count.device) < counts.view(-1, 1)).flatten()
+        padded = [self.all_gather(F.pad(column, (0, width - len(column)))) for column in columns]
+        return [column.flatten()[real] for column in padded if isinstance(column, Tensor)]
+
+    def _finish(self, prefix: str, user: Tensor, item: Tensor, label: Tensor, probs: Tensor) -> None:
+        per_user = user_auc(probs, label, user)
+        metrics = ctr_metrics(probs, label, per_user, self.threshold)
+        self.predictions = {"user_id": user, ITEM_ID: item, "label": label, "prob": probs}
+        self.results = per_user._asdict()
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, rank_zero_only=True)
