@@ -160,8 +160,12 @@ class RecModule(Module):
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        """Ranks the batch's targets among all items that the user has not seen."""
-        scores = self.scores(batch).float()
+        """Ranks the batch's targets among all items that the user has not seen.
+
+        In float32 whatever the training's precision: bfloat16 scores tie by the hundred, and ties are no hits.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            scores = self.scores(batch).float()
         scores[:, 0] = -torch.inf
         scores[batch.seen_row, batch.seen_item] = -torch.inf
         self._parts.append((batch.user_id, target_ranks(scores, batch.target_item), (batch.target_item > 0).sum(1)))
