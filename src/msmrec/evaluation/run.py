@@ -15,6 +15,7 @@ from msmrec.columns import ITEM_ID, RAW_USER_ID, USER_ID
 from msmrec.data.datamodule import RecDataModule
 from msmrec.models.base import Module, RecModule
 from msmrec.models.click import ClickModule
+from msmrec.models.lightgcn import LightGCN
 
 
 class Clock(Callback):
@@ -129,9 +130,15 @@ def _device() -> str:
 
 
 def export_items(run: Path, model: RecModule) -> None:
-    """Writes the item vectors, (N + 1, D) float32, row 0 the padding, as item_embeddings.safetensors."""
+    """Writes the item vectors, (N + 1, D) float32, row 0 the padding, as item_embeddings.safetensors.
+
+    A model that has a vector for each user adds them, (U + 1, D), as user_embeddings.
+    """
     from safetensors.torch import save_file
 
     with torch.no_grad(), atomic_file(run / "item_embeddings.safetensors") as path:
         model.eval()
-        save_file({"item_embeddings": model.item_embeddings().float().contiguous().cpu()}, path)
+        vectors = {"item_embeddings": model.item_embeddings()}
+        if isinstance(model, LightGCN):
+            vectors["user_embeddings"] = model.user_vectors()
+        save_file({name: v.float().contiguous().cpu() for name, v in vectors.items()}, path)
