@@ -32,8 +32,9 @@ from msmrec.data.sources.movielens import MovieLens  # noqa: F401 (named by conf
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
 from msmrec.evaluation.run import Clock, export_items, write_results
 from msmrec.models.base import Module, RecModule
+from msmrec.models.din import DIN  # noqa: F401
+from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401
 from msmrec.models.lightgcn import LightGCN  # noqa: F401
-from msmrec.models.field_models import DCN, DIN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401
 from msmrec.models.msmrec import MSMRec  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
