@@ -366,3 +366,25 @@ for _ in range(2):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_forked_child_can_search() -> None:
+    """GNU OpenMP hangs in a child of a process that ran on several threads, unless the child keeps to one."""
+    code = """
+import os, signal
+import faiss
+import numpy as np
+from msmrec.retrieval.index import ItemIndex
+faiss.omp_set_num_threads(2)
+vectors = np.random.default_rng(0).standard_normal((3000, 32), np.float32)
+for kind in ("flat", "hnsw"):
+    index = ItemIndex(kind).build(vectors)
+    found = index.search(vectors[1:500], 5)[1]
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        os._exit(not (index.search(vectors[1:500], 5)[1] == found).all())
+    assert os.waitpid(child, 0)[1] == 0, kind
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -8,7 +8,8 @@ ids; the file on disk is a plain ``faiss.IndexIDMap``, which any FAISS program s
 
 FAISS and torch each bring an OpenMP runtime of their own. With the Linux wheels both may be imported in either order:
 neither crashes nor slows the other. They do not share a thread count: `torch.set_num_threads` leaves FAISS on all
-cores, while `OMP_NUM_THREADS` in the environment reaches both (`faiss.omp_set_num_threads` only FAISS).
+cores, while `OMP_NUM_THREADS` in the environment reaches both (`faiss.omp_set_num_threads` only FAISS). A forked
+process searches on one thread (see `_one_thread_after_fork`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import importlib
 import json
 import logging
 import math
+import os
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -399,6 +402,19 @@ class ItemIndex:
             return index, faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(self.ef_search * wider))
         nprobe = index.nlist if exact else min(index.nlist, math.ceil(index.nprobe * wider))
         return index, faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+
+
+def _one_thread_after_fork() -> None:
+    """In a forked child: the parent's OpenMP threads are not there, and FAISS would wait for them for ever.
+
+    One thread needs no others, and is what torch too gives its forked loader workers.
+    """
+    if (faiss := sys.modules.get("faiss")) is not None:
+        faiss.omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread_after_fork)
 
 
 def _faiss() -> Any:
