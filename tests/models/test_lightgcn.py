@@ -1,6 +1,7 @@
 """LightGCN against torch_geometric's, the sparse products against dense ones, and what the graph may contain."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,10 @@ def test_edge_batches_are_reproducible_and_shared_among_processes(tiny: Dataset)
     assert len({len(share) for share in shares}) == 1  # nobody waits
     assert not set(shares[0]) & set(shares[1]) and set().union(*shares) <= set(whole)
     assert sum(map(len, shares)) > len(whole) - 3
+    grouped = pairs(1, by_user=True)
+    assert sorted(grouped) == sorted(whole) and grouped != pairs(2, by_user=True)
+    users = [user for user, _ in grouped]
+    assert sum(a != b for a, b in pairwise(users)) == len(set(users)) - 1
 
 
 # -- negatives and losses ---------------------------------------------------------------------------------------------
@@ -203,7 +208,7 @@ def test_softmax_step_and_the_sampled_one(tiny: Dataset) -> None:
     whole = model.training_step(rows, 0)
     queries = model.user_vectors()[rows.user_id] @ model.item_embeddings()[1:].T
     torch.testing.assert_close(whole, F.cross_entropy(queries, rows.pos_item - 1))
-    model.num_negatives = 30
+    model = lightgcn(tiny, loss="softmax", temperature=0.2, l2=0.0, num_negatives=30)
     losses = torch.stack([model.training_step(rows, 0).detach() for _ in range(200)])
     assert abs(losses.mean() - whole).item() < 0.05 and losses.std() > 0
     with pytest.raises(InputError, match="num_negatives"):

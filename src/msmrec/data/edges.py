@@ -49,8 +49,9 @@ class EdgeLoader:
         batch_size: edges.
         device: where the arrays lie and the batches are made.
         above: only edges with a higher rating; None for all.
+        by_user: the edges of a user come one after the other, so a batch has few users, with all they have.
         seed: with `epoch`, decides the order.
-        rank, world_size: this process and how many there are; each gets every world_size-th edge.
+        rank, world_size: this process and how many there are; each gets an equal part of the epoch's order.
     """
 
     epoch: int = 0
@@ -61,12 +62,14 @@ class EdgeLoader:
         batch_size: int,
         device: torch.device,
         above: float | None = None,
+        by_user: bool = False,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         user, item = training_edges(dataset, above)
         self.user, self.item = torch.from_numpy(user).to(device), torch.from_numpy(item).to(device)
+        self.by_user, self.num_users = by_user, dataset.num_users
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
 
     @property
@@ -87,6 +90,11 @@ class EdgeLoader:
 
     def __iter__(self) -> Iterator[EdgeBatch]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.user), generator=generator)[self.rank :: self.world_size][: self._share()]
-        for rows in torch.split(order.to(self.user.device), self.batch_size):
+        if self.by_user:
+            place = torch.randperm(self.num_users + 1, generator=generator).to(self.user.device)
+            order = torch.argsort(place[self.user], stable=True)
+        else:
+            order = torch.randperm(len(self.user), generator=generator).to(self.user.device)
+        first = self.rank * self._share()
+        for rows in torch.split(order[first : first + self._share()], self.batch_size):
             yield EdgeBatch(self.user[rows].long(), self.item[rows].long())

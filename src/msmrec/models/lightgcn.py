@@ -209,6 +209,7 @@ class LightGCN(RecModule):
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
         self.loss, self.num_negatives, self.temperature = loss, num_negatives, temperature
         self.l2, self.edges_above = l2, edges_above
+        self._whole = loss == "softmax" and num_negatives is None
         self.embedding = nn.Embedding(num_users + num_items + 2, embedding_dim)  # users 0..U, then items 0..N
         nn.init.normal_(self.embedding.weight, std=0.1)
         with torch.no_grad():
@@ -235,9 +236,11 @@ class LightGCN(RecModule):
         self._kept = None
 
     def train_loader(self, data: RecDataModule) -> EdgeLoader:
-        """Shuffled edges."""
+        """Shuffled edges; for the softmax over all items those of a user together, which makes it cheap."""
         device, rank, world_size = data.place()
-        return EdgeLoader(data.dataset, data.batch_size, device, self.edges_above, data.seed, rank, world_size)
+        return EdgeLoader(
+            data.dataset, data.batch_size, device, self.edges_above, self._whole, data.seed, rank, world_size
+        )
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """Which rows are edges."""
@@ -304,7 +307,7 @@ class LightGCN(RecModule):
         if self.loss == "softmax":
             users = self._asked(vectors[:first_item])
             items = self._cosine(vectors[first_item + 1 :])  # without the padding
-            if self.num_negatives is None:
+            if self._whole:
                 loss = edge_softmax_loss(batch.user_id, batch.pos_item - 1, users, items)
             else:
                 user = F.embedding(batch.user_id, users)
