@@ -35,9 +35,11 @@ def made(cls: type[FieldModel], data: Dataset, **settings: Any) -> FieldModel:
     return model.eval()
 
 
-@pytest.mark.parametrize("history", ["none", "mean"])
+@pytest.mark.parametrize("history", [(), (3, 8)])
 @pytest.mark.parametrize("cls", MODELS.values())
-def test_logits_are_finite_and_do_not_see_the_label(cls: type[FieldModel], history: str, tiny_clicks: Dataset) -> None:
+def test_logits_are_finite_and_do_not_see_the_label(
+    cls: type[FieldModel], history: tuple[int, ...], tiny_clicks: Dataset
+) -> None:
     model, batch = made(cls, tiny_clicks, history=history), batch_of(tiny_clicks)
     logits = model.logits(batch)
     assert logits.shape == (32,) and logits.isfinite().all()
@@ -66,7 +68,7 @@ def test_pairwise_sum_is_the_sum_over_pairs() -> None:
 
 
 def test_deepfm_is_weights_and_pairs_and_mlp(tiny_clicks: Dataset) -> None:
-    model, batch = made(DeepFM, tiny_clicks, history="none"), batch_of(tiny_clicks)
+    model, batch = made(DeepFM, tiny_clicks, history=()), batch_of(tiny_clicks)
     rows = model.embedding(batch.user_id, batch.target_item)  # (B, F, D + 1)
     expected = torch.stack(
         [
@@ -182,16 +184,18 @@ def test_lists_are_means_and_only_of_known_values(tiny_clicks: Dataset) -> None:
 def test_history_is_pooled_by_what_was_liked(tiny_clicks: Dataset) -> None:
     embedding = FieldEmbedding(encode_fields(tiny_clicks, 3.0, None, None), 4)
     batch = batch_of(tiny_clicks)
-    pooled = embedding.pooled(batch)
+    pooled = embedding.pooled(batch, *embedding.history(batch), (3, 8))
     for b in range(len(pooled)):
-        n = int(batch.seq_len[b])
-        items, ratings = batch.item_seq[b, :n], batch.rating_seq[b, :n]
-        vectors = embedding.items(items)
-        for k, group in enumerate((ratings > 3, ratings <= 3)):
-            expected = vectors[group].mean(0) if group.any() else torch.zeros(4)
-            torch.testing.assert_close(pooled[b, k], expected)
-        given = torch.stack([embedding.rated(r.view(1, 1), torch.ones(1, 1, dtype=torch.bool))[0, 0] for r in ratings])
-        torch.testing.assert_close(pooled[b, 2], given.mean(0))
+        length = int(batch.seq_len[b])
+        for window, part in ((3, pooled[b, :3]), (8, pooled[b, 3:])):
+            latest = slice(max(length - window, 0), length)
+            items, ratings = batch.item_seq[b, latest], batch.rating_seq[b, latest]
+            vectors = embedding.items(items)
+            for k, group in enumerate((ratings > 3, ratings <= 3)):
+                torch.testing.assert_close(part[k], vectors[group].mean(0) if group.any() else torch.zeros(4))
+            real = torch.ones(1, 1, dtype=torch.bool)
+            given = torch.stack([embedding.rated(r.view(1, 1), real)[0, 0] for r in ratings])
+            torch.testing.assert_close(part[2], given.mean(0))
 
 
 def test_id_dropout_reads_ids_as_unknown_in_training_only(tiny_clicks: Dataset) -> None:

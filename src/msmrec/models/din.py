@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from msmrec.data.samples import SampleBatch
 from msmrec.models.field_base import FieldModel, mlp
+from msmrec.models.fields import recency
 
 
 class TargetAttention(nn.Module):
@@ -43,27 +44,40 @@ class TargetAttention(nn.Module):
 class DIN(FieldModel):
     """Deep interest network (Zhou et al. 2018): logit = MLP([x_0, sum_j a(k_j, q) k_j]).
 
-    q is the target item's vector, k_j the vector of the history's j-th item plus that of its rating.
+    q is the target item's vector, k_j the sum of the vectors of the history's j-th item, of its rating, and of how many
+    ratings ago it was: what was rated just before says more than the same rating long ago.
 
     Args:
+        max_history: latest ratings that are attended to.
+        positions: give k_j the vector of how long ago it was; without it the paper's unordered history.
         attention: widths of the layers of the activation unit a.
         **fields: see FieldModel.
     """
 
-    def __init__(self, attention: tuple[int, ...] = (32, 16), **fields: Any) -> None:
+    def __init__(
+        self, max_history: int = 30, positions: bool = True, attention: tuple[int, ...] = (32, 16), **fields: Any
+    ) -> None:
         super().__init__(**fields)
-        self.attention_layers = attention
+        self.attended, self.positions, self.attention_layers = max_history, positions, attention
+        self.max_history = max(self.max_history, max_history)
 
     def build(self, num_fields: int) -> None:
         """Activation unit and deep part."""
+        self.position = nn.Embedding(self.attended, self.embedding_dim) if self.positions else None
+        if self.position is not None:
+            nn.init.normal_(self.position.weight, std=0.02)
         self.attention = TargetAttention(self.embedding_dim, self.attention_layers)
         self.deep = mlp((num_fields + 1) * self.embedding_dim, self.hidden, self.dropout, 1)
 
     def logits(self, batch: SampleBatch) -> Tensor:
         """(B,)."""
-        real = batch.item_seq > 0
-        keys = self.embedding.items(batch.item_seq) + self.embedding.rated(batch.rating_seq, real)
-        interest = self.attention(self.embedding.items(batch.target_item), keys, real)
-        vectors = self.features(batch)[0].flatten(1)
+        items, ratings = history = self.embedding.history(batch)
+        target = self.embedding.items(batch.target_item)
+        back = recency(batch)
+        keys = items + ratings
+        if self.position is not None:
+            keys = keys + self.position(back.clamp(0, self.attended - 1))
+        interest = self.attention(target, keys, (back >= 0) & (back < self.attended))
+        vectors = self.features(batch, history)[0].flatten(1)
         logit: Tensor = self.deep(torch.cat([vectors, interest.to(vectors.dtype)], 1))
         return logit.squeeze(1)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,6 @@ from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import SampleBatch
 from msmrec.models.click import ClickModule
 from msmrec.models.fields import FieldEmbedding, Fields, encode_fields
-
-History = Literal["none", "mean"]
 
 
 def mlp(width: int, hidden: Sequence[int], dropout: float, out: int | None = None) -> nn.Sequential:
@@ -33,8 +31,8 @@ class FieldModel(ClickModule):
     Args:
         user_fields: columns of the users, e.g. [user_id, gender]; None: the id and all columns whose values repeat.
         item_fields: columns of the items, likewise.
-        history: mean adds three fields: the mean of the items liked, of those not liked, and of the ratings' vectors.
-        max_history: latest ratings that are read.
+        history: for each number n three fields: over the user's latest n ratings the mean of the items liked, of those
+            not liked, and of the ratings' vectors. Empty for a model that does not read the history.
         embedding_dim: D.
         hidden: widths of the deep part.
         dropout: in the deep part.
@@ -50,8 +48,7 @@ class FieldModel(ClickModule):
         self,
         user_fields: list[str] | None = None,
         item_fields: list[str] | None = None,
-        history: History = "mean",
-        max_history: int = 30,
+        history: tuple[int, ...] = (10, 30),
         embedding_dim: int = 16,
         hidden: tuple[int, ...] = (128, 64),
         dropout: float = 0.2,
@@ -61,7 +58,7 @@ class FieldModel(ClickModule):
     ) -> None:
         super().__init__(**optimisation)
         self.user_fields, self.item_fields, self.history = user_fields, item_fields, history
-        self.max_history, self.embedding_dim = max_history, embedding_dim
+        self.max_history, self.embedding_dim = max([1, *history]), embedding_dim
         self.hidden, self.dropout = hidden, dropout
         self.id_dropout, self.embedding_l2 = id_dropout, embedding_l2
         self.fields: Fields | None = None
@@ -78,7 +75,7 @@ class FieldModel(ClickModule):
         """Makes the table and the network for these fields."""
         self.fields = fields
         self.embedding = FieldEmbedding(fields, self.embedding_dim + self.first_order, self.id_dropout)
-        self.build(self.embedding.num_fields + 3 * (self.history == "mean"))
+        self.build(self.embedding.num_fields + 3 * len(self.history))
         self.to(self.device)
 
     @abstractmethod
@@ -105,11 +102,15 @@ class FieldModel(ClickModule):
 
     # -- what is learned ----------------------------------------------------------------------------------------------
 
-    def features(self, batch: SampleBatch) -> tuple[Tensor, Tensor]:
-        """(B, F, D) field vectors, and (B,) the sum of first-order weights, 0 where the model has none."""
+    def features(self, batch: SampleBatch, history: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """(B, F, D) field vectors, and (B,) the sum of first-order weights, 0 where the model has none.
+
+        `history` is what `embedding.history` gives, where it is at hand.
+        """
         fields = self.embedding(batch.user_id, batch.target_item)
-        if self.history == "mean":
-            fields = torch.cat([fields, self.embedding.pooled(batch).to(fields.dtype)], 1)
+        if self.history:
+            pooled = self.embedding.pooled(batch, *(history or self.embedding.history(batch)), self.history)
+            fields = torch.cat([fields, pooled.to(fields.dtype)], 1)
         vectors = fields[..., : self.embedding_dim]
         return vectors, fields[..., self.embedding_dim :].sum((1, 2))
 

@@ -170,11 +170,36 @@ class FieldEmbedding(nn.Module):
         embedded: Tensor = self.table(rows * real)
         return embedded
 
-    def pooled(self, batch: SampleBatch) -> Tensor:
-        """(B, 3, D) of a history: mean of the items liked, mean of those not liked, mean of the rating embeddings."""
-        real = batch.item_seq > 0
-        liked = real & (batch.rating_seq > self.label_above)
-        groups = torch.stack([liked, real & ~liked], 1).float()  # (B, 2, L)
-        means = (groups / groups.sum(-1, keepdim=True).clamp(min=1)) @ self.items(batch.item_seq)
-        given = self.rated(batch.rating_seq, real).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
-        return torch.cat([means, given[:, None].to(means.dtype)], 1)
+    def history(self, batch: SampleBatch) -> tuple[Tensor, Tensor]:
+        """(B, L, D) items of the histories and (B, L, D) their ratings, both 0 at padding."""
+        return self.items(batch.item_seq), self.rated(batch.rating_seq, batch.item_seq > 0)
+
+    def pooled(self, batch: SampleBatch, items: Tensor, ratings: Tensor, windows: Sequence[int]) -> Tensor:
+        """Means over the latest ratings, three fields for each of W windows.
+
+        Args:
+            batch: whose history it is. items, ratings: its (B, L, D) vectors, from `history`.
+            windows: how many of the latest ratings each mean is over.
+
+        Returns:
+            (B, 3 W, D) for each window the mean of the items liked, of those not liked, and of the ratings' vectors.
+        """
+        back = recency(batch)[:, None]  # (B, 1, L)
+        limit = torch.tensor(list(windows), device=back.device)[:, None]
+        seen = (back >= 0) & (back < limit)  # (B, W, L)
+        liked = (batch.rating_seq > self.label_above)[:, None]
+        groups = torch.stack([seen & liked, seen & ~liked], 2).flatten(1, 2)  # (B, 2 W, L)
+        means = (_share(groups) @ items.float()).view(len(items), -1, 2, items.shape[-1])
+        given = _share(seen) @ ratings.float()
+        return torch.cat([means, given[:, :, None].to(means.dtype)], 2).flatten(1, 2)
+
+
+def recency(batch: SampleBatch) -> Tensor:
+    """(B, L) 0 for the latest rating, 1 for the one before, ...; -1 and less at padding."""
+    return batch.seq_len[:, None] - 1 - torch.arange(batch.item_seq.shape[1], device=batch.seq_len.device)
+
+
+def _share(groups: Tensor) -> Tensor:
+    """Weights of a mean over each group's members; zeros for an empty group."""
+    members = groups.float()
+    return members / members.sum(-1, keepdim=True).clamp(min=1)
