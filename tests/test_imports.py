@@ -7,7 +7,7 @@ import msmrec
 
 ORDER = [
     "columns",
-    "artifacts",
+    "artifacts", "item_vectors",
     "metrics",
     "data",
     "text",

@@ -27,16 +27,20 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from msmrec.artifacts import InputError, atomic_file
+from msmrec.ctr.head import LlamaCTR  # noqa: F401 (named by configs)
+from msmrec.ctr.tiny_llama import TinyLlama  # noqa: F401
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.sources.movielens import MovieLens  # noqa: F401 (named by configs)
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
-from msmrec.evaluation.run import Clock, export_items, write_results
-from msmrec.models.base import Module, RecModule
+from msmrec.evaluation.run import Clock, export_vectors, write_results
+from msmrec.models.base import Module
 from msmrec.models.din import DIN  # noqa: F401
 from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401
 from msmrec.models.lightgcn import LightGCN  # noqa: F401
 from msmrec.models.msmrec import MSMRec  # noqa: F401
+from msmrec.models.projector import Projector  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
+from msmrec.retrieval.callback import RetrievalCallback  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
 
 # The repository's; a config elsewhere is named by its path. Installed without the repository, configs/ of the caller.
@@ -254,9 +258,9 @@ def train(args: Sequence[str] | None = None) -> Path:
     validated = dict(trainer.validate(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
     tested = dict(trainer.test(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
     if trainer.is_global_zero:
+        cli.model.save(run)
+        export_vectors(run, cli.model)
         write_results(run, cli.model, cli.datamodule, _name(cli, run), validated, tested, clock)
-        if isinstance(cli.model, RecModule):
-            export_items(run, cli.model)
         _print_row(run, cli.model, tested)
     return run
 

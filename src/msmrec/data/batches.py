@@ -5,7 +5,7 @@ mask is needed anywhere, and the fast attention kernels apply. Users of like len
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -53,7 +53,23 @@ def rows_between(start: Tensor, end: Tensor, width: int) -> tuple[Tensor, Tensor
     return index * real, real
 
 
-class TrainLoader:
+class EpochLoader:
+    """What Lightning asks of a loader whose order depends on the epoch: `sampler.set_epoch`, also after a resume."""
+
+    epoch: int = 0
+    batch_sampler: None = None
+
+    @property
+    def sampler(self) -> Self:
+        """Itself."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass."""
+        self.epoch = epoch
+
+
+class TrainLoader(EpochLoader):
     """Shuffled batches of sequences of like length, the same in every run with the same seed and epoch.
 
     Args:
@@ -65,8 +81,6 @@ class TrainLoader:
         seed: with `epoch`, decides the order.
         rank, world_size: this process and how many there are; each gets every world_size-th batch.
     """
-
-    epoch: int = 0
 
     def __init__(
         self,
@@ -97,15 +111,6 @@ class TrainLoader:
         self.sizes: list[int] = []
         while (done := sum(self.sizes)) < len(ordered):
             self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
-
-    @property
-    def sampler(self) -> "TrainLoader":
-        """Itself: Lightning calls `sampler.set_epoch` before each epoch, also after a resume."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.sizes) // self.world_size or 1

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RATING, SPLIT, TRAIN
+from msmrec.data.batches import EpochLoader
 from msmrec.data.prepare import Dataset
 
 
@@ -41,7 +42,7 @@ def training_edges(dataset: Dataset, above: float | None = None) -> tuple[np.nda
     return dataset.user_id[rows], dataset.item_id[rows]
 
 
-class EdgeLoader:
+class EdgeLoader(EpochLoader):
     """Shuffled batches of training edges, the same in every run with the same seed and epoch.
 
     Args:
@@ -53,8 +54,6 @@ class EdgeLoader:
         seed: with `epoch`, decides the order.
         rank, world_size: this process and how many there are; each gets an equal part of the epoch's order.
     """
-
-    epoch: int = 0
 
     def __init__(
         self,
@@ -71,15 +70,6 @@ class EdgeLoader:
         self.user, self.item = torch.from_numpy(user).to(device), torch.from_numpy(item).to(device)
         self.by_user, self.num_users = by_user, dataset.num_users
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
-
-    @property
-    def sampler(self) -> "EdgeLoader":
-        """Itself: Lightning calls `sampler.set_epoch` before each epoch, also after a resume."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
 
     def _share(self) -> int:
         """Edges of one process; all have the same number, so none waits for a batch that another does not have."""

@@ -23,7 +23,7 @@ from msmrec.columns import COUNT, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP,
 from msmrec.data.interactions import Duplicates, RawData, encode
 from msmrec.data.splits import SplitName, popularity_tiers, split
 
-FORMAT = 2  # raise when the files' content changes for the same inputs
+FORMAT = 3  # raise when the files' content changes for the same inputs
 
 
 class Source(ABC):

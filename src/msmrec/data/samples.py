@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from msmrec.columns import RATING, SPLIT
-from msmrec.data.batches import rows_between
+from msmrec.data.batches import EpochLoader, rows_between
 from msmrec.data.prepare import Dataset
 
 
@@ -38,7 +38,7 @@ def sample_rows(dataset: Dataset, split: int) -> np.ndarray:
     return np.flatnonzero((dataset.column(SPLIT) == split) & (position >= dataset.info["protocol"]["min_history"]))
 
 
-class SampleLoader:
+class SampleLoader(EpochLoader):
     """Batches of click samples, shuffled for training and in the order of rows otherwise.
 
     Args:
@@ -52,8 +52,6 @@ class SampleLoader:
         seed: with `epoch`, decides the order.
         rank, world_size: this process and how many there are; each gets every world_size-th sample.
     """
-
-    epoch: int = 0
 
     def __init__(
         self,
@@ -75,15 +73,6 @@ class SampleLoader:
         self.offsets = torch.from_numpy(dataset.offsets).to(device)
         self.label_above, self.max_history, self.batch_size = label_above, max_history, batch_size
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
-
-    @property
-    def sampler(self) -> "SampleLoader":
-        """Itself: Lightning calls `sampler.set_epoch` before each epoch, also after a resume."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
 
     def _mine(self) -> int:
         """Samples of this process: all processes train on equally many, and evaluate all between them."""

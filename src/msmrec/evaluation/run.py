@@ -13,9 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from msmrec.artifacts import atomic_file, write_json
 from msmrec.columns import ITEM_ID, RAW_USER_ID, USER_ID
 from msmrec.data.datamodule import RecDataModule
-from msmrec.models.base import Module, RecModule
+from msmrec.models.base import Module
 from msmrec.models.click import ClickModule
-from msmrec.models.lightgcn import LightGCN
 
 
 class Clock(Callback):
@@ -72,11 +71,12 @@ def write_results(
 ) -> None:
     """Writes per_user.parquet, predictions.parquet for click models, and metrics.json; see the README."""
     info = data.dataset.info
-    results = pl.DataFrame({k: v.cpu().numpy() for k, v in model.results.items()})
-    users = data.dataset.users.select(USER_ID, RAW_USER_ID)
-    table = results.with_columns(pl.col(USER_ID).cast(pl.Int32)).join(users, on=USER_ID, how="left").sort(USER_ID)
-    with atomic_file(run / "per_user.parquet") as path:
-        table.write_parquet(path)
+    if model.results:
+        results = pl.DataFrame({k: v.cpu().numpy() for k, v in model.results.items()})
+        users = data.dataset.users.select(USER_ID, RAW_USER_ID)
+        table = results.with_columns(pl.col(USER_ID).cast(pl.Int32)).join(users, on=USER_ID, how="left").sort(USER_ID)
+        with atomic_file(run / "per_user.parquet") as path:
+            table.write_parquet(path)
     if isinstance(model, ClickModule):
         with atomic_file(run / "predictions.parquet") as path:
             pl.DataFrame({k: v.float().cpu().numpy() for k, v in model.predictions.items()}).with_columns(
@@ -129,16 +129,13 @@ def _device() -> str:
     return "cpu"
 
 
-def export_items(run: Path, model: RecModule) -> None:
-    """Writes the item vectors, (N + 1, D) float32, row 0 the padding, as item_embeddings.safetensors.
-
-    A model that has a vector for each user adds them, (U + 1, D), as user_embeddings.
-    """
+def export_vectors(run: Path, model: Module) -> None:
+    """Writes the vectors that others may build on, float32, as item_embeddings.safetensors, if the model has any."""
     from safetensors.torch import save_file
 
-    with torch.no_grad(), atomic_file(run / "item_embeddings.safetensors") as path:
+    with torch.no_grad():
         model.eval()
-        vectors = {"item_embeddings": model.item_embeddings()}
-        if isinstance(model, LightGCN):
-            vectors["user_embeddings"] = model.user_vectors()
-        save_file({name: v.float().contiguous().cpu() for name, v in vectors.items()}, path)
+        vectors = {name: v.float().contiguous().cpu() for name, v in model.vectors_to_export().items()}
+    if vectors:
+        with atomic_file(run / "item_embeddings.safetensors") as path:
+            save_file(vectors, path)

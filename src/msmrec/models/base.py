@@ -3,6 +3,7 @@
 import math
 import os
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import lightning as L
@@ -48,6 +49,13 @@ class Module(L.LightningModule):
     @abstractmethod
     def eval_loader(self, data: RecDataModule, split: int) -> Any:
         """Batches that `validation_step` and `test_step` read."""
+
+    def save(self, run: Path) -> None:
+        """Writes what a finished run leaves beside checkpoint, metrics and vectors, e.g. an adapter."""
+
+    def vectors_to_export(self) -> dict[str, Tensor]:
+        """Vectors that a finished run leaves for others: "item_embeddings" (N + 1, D), "user_embeddings" (U + 1, D)."""
+        return {}
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """What metrics.json says of the evaluation beside the dataset's own protocol."""
@@ -151,6 +159,10 @@ class RecModule(Module):
         """Users that have items in the part."""
         device, rank, world_size = data.place()
         return EvalLoader(data.dataset, split, data.max_seq_len, data.eval_batch_size, device, rank, world_size)
+
+    def vectors_to_export(self) -> dict[str, Tensor]:
+        """Item vectors."""
+        return {"item_embeddings": self.item_embeddings()}
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """Full ranking."""

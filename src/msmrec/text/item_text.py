@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError, build_once, fingerprint
-from msmrec.columns import ITEM_ID, MODALITY, TEXT
+from msmrec.columns import GENRES, ITEM_ID, MODALITY, TEXT, TITLE
 from msmrec.data.prepare import Dataset
 from msmrec.text.describe import Extractive, Generator, describe
 from msmrec.text.encoder import SentenceEncoder, TextEncoder
@@ -95,6 +95,26 @@ class ItemText:
             present[item, k] = True
         return ModalityVectors(vectors, present, names)
 
+    def title_and_description(self, dataset: Dataset, root: Path, cache: Path) -> np.ndarray:
+        """(N + 1, 2, D) float32 vectors of each item's title and of its description (RALLRec, eq. 3), row 0 zero.
+
+        The description is all that was found about the item, one modality after the other. Both are centred and
+        turned to their `dim` principal axes, then brought to length 1; an item without a description has zeros there.
+        """
+        texts = self.texts(dataset, root, cache).filter(pl.col(TEXT) != "")
+        found = texts.group_by(ITEM_ID, maintain_order=True).agg(pl.col(TEXT).str.join(" "))
+        description = [""] * (dataset.num_items + 1)
+        for item, text in found.iter_rows():
+            description[item] = text
+        title = [f"{name}. {', '.join(genres)}" for name, genres in dataset.items.select(TITLE, GENRES).iter_rows()]
+        result = np.zeros((dataset.num_items + 1, 2, self.dim), np.float32)
+        for k, side in enumerate((["", *title], description)):
+            rows = np.array([i for i, text in enumerate(side) if text])
+            if len(rows):
+                raw = encode_cached(self.encoder, [side[i] for i in rows], cache / "vectors")
+                result[rows, k] = principal(raw, self.dim)
+        return result
+
     def _find(self, name: str, root: Path) -> Path:
         for path in (root / name, Path(name)):
             if path.is_file():
@@ -102,6 +122,15 @@ class ItemText:
         raise InputError(
             f"knowledge file {name}: neither in the data root {root} nor here; mend model.init_args.text.knowledge"
         )
+
+
+def principal(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Centres and turns (n, D) to the `dim` axes of largest variance; rows of length 1 (zero rows stay)."""
+    centred = vectors - vectors.mean(0, keepdims=True)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    turned = centred @ axes[:dim].T
+    turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+    return np.pad(turned, ((0, 0), (0, dim - turned.shape[1]))).astype(np.float32)
 
 
 def whiten(vectors: np.ndarray, dim: int) -> np.ndarray:

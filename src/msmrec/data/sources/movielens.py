@@ -33,6 +33,7 @@ _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
+_GENDER = {"M": "male", "F": "female"}
 _AGE_1M = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56 or older"}
 _OCCUPATION_1M = (
     "other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service",
@@ -166,10 +167,10 @@ def _read_items(path: Path) -> pl.DataFrame:
 def _read_users(path: Path) -> pl.DataFrame:
     """Reads u.user or users.dat: raw_user_id, gender, age, occupation, zip_code. Empty where the release has none."""
     if path.suffix == ".user":
-        rows = [(int(i), gender, age, job, code) for i, age, gender, job, code in _split_lines(path, "|", 5)]
+        rows = [(int(i), _GENDER[gender], age, job, code) for i, age, gender, job, code in _split_lines(path, "|", 5)]
     elif path.suffix == ".dat":
         rows = [
-            (int(i), gender, _AGE_1M[int(age)], _OCCUPATION_1M[int(job)], code)
+            (int(i), _GENDER[gender], _AGE_1M[int(age)], _OCCUPATION_1M[int(job)], code)
             for i, gender, age, job, code in _split_lines(path, "::", 5)
         ]
     else:

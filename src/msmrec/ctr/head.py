@@ -1,0 +1,298 @@
+"""Click prediction by a language model (RALLRec): LoRA on a quantised Llama, prompts with retrieved history."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msmrec.artifacts import InputError
+from msmrec.columns import RATING, TRAIN
+from msmrec.ctr.batches import PromptBatch, PromptLoader
+from msmrec.ctr.language_model import LanguageModel, Quantisation, load, prompt_tokens, resolve
+from msmrec.data.datamodule import RecDataModule
+from msmrec.data.samples import sample_rows
+from msmrec.item_vectors import run_vectors
+from msmrec.models.click import ClickModule
+from msmrec.models.projector import Aligner, info_nce
+from msmrec.retrieval.callback import RetrievalCallback
+from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, PromptTokens
+from msmrec.text.item_text import ItemText
+
+
+class JointProjector(nn.Module):
+    """A projector that is trained inside the CTR run: InfoNCE beside the click loss, its vectors as soft tokens.
+
+    Args:
+        text: where texts come from.
+        collaborative: name of the upstream run whose item vectors are the aim, under `needs:`.
+        collaborative_dim: their width.
+        hidden_dim: of the aligner.
+        temperature: of InfoNCE.
+        weight: of InfoNCE beside the click loss.
+    """
+
+    text_vectors: Tensor
+    collaborative_vectors: Tensor
+    both: Tensor
+
+    def __init__(
+        self,
+        text: ItemText,
+        collaborative: str = "lightgcn_ml1m_clicks",
+        collaborative_dim: int = 64,
+        hidden_dim: int = 256,
+        temperature: float = 0.1,
+        weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.text, self.collaborative, self.temperature, self.weight = text, collaborative, temperature, weight
+        self.collaborative_dim = collaborative_dim
+        self.aligner = Aligner(2, text.dim, hidden_dim, collaborative_dim, "mlp", 0.0)
+
+    def read(self, data: RecDataModule) -> None:
+        """Fetches both kinds of vectors."""
+        text = self.text.title_and_description(data.dataset, data.root, data.cache)
+        wanted = run_vectors(data.run(self.collaborative), data.num_items)
+        self.register_buffer("text_vectors", torch.from_numpy(text), persistent=False)
+        self.register_buffer("collaborative_vectors", torch.from_numpy(wanted), persistent=False)
+        both = torch.from_numpy(np.flatnonzero(text.any((1, 2)) & wanted.any(1)))
+        self.register_buffer("both", both, persistent=False)
+
+    def forward(self) -> Tensor:
+        """(N + 1, D) aligned vectors, zero for items without text."""
+        aligned: Tensor = self.aligner(self.text_vectors) * self.text_vectors.flatten(1).any(1)[:, None]
+        return aligned
+
+    def loss(self, aligned: Tensor) -> Tensor:
+        """InfoNCE over the items that have both vectors."""
+        place = torch.arange(len(self.both), device=aligned.device)
+        return info_nce(aligned[self.both], self.collaborative_vectors[self.both], place, self.temperature, True)
+
+
+class LlamaCTR(ClickModule):
+    """A causal language model that reads a prompt and says Yes or No.
+
+    The score is one softmax over two rows of the output matrix at the place of the answer, so the vocabulary's logits
+    are never made: P(click) = sigmoid(h . (w_yes - w_no)). The loss is its cross-entropy: on the answer only.
+
+    Args:
+        base: a folder in the Hugging Face format, a name on the model hub, or a run under `needs:` that left a model.
+        prompt: the words; see PromptTemplate.
+        max_tokens: longest prompt; the oldest ratings of a longer one are left out.
+        train_samples: samples of an epoch, drawn from the training part.
+        resample: draw others each epoch.
+        augment: the paper's mixed training: every sample twice, its history by rank and in time.
+        tokens_per_batch: positions of a training batch.
+        quantisation: of the frozen weights: none, 8bit or 4bit.
+        lora_rank: of the adapters; 0 trains nothing of the language model.
+        lora_alpha: their scale is lora_alpha / lora_rank.
+        lora_dropout: on their input.
+        lora_targets: names of the layers that get one.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        soft_token: a token of the tokenizer that stands for an item's vector where the template says {soft}.
+        soft: names of upstream runs under `needs:` whose item vectors enter as soft tokens, side by side.
+        joint: trains a projector in this run; its vectors serve retrieval, and as soft tokens where the template asks.
+        num_items: N, linked from the data.
+        **optimisation: see Module.
+    """
+
+    prompts: Prompts
+    tokens: PromptTokens
+    language_model: nn.Module
+    answers: Tensor
+    soft_vectors: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        base: str = "meta-llama/Llama-3.1-8B-Instruct",
+        prompt: PromptTemplate = MOVIE_TEMPLATE,
+        max_tokens: int = 2048,
+        train_samples: int = 8192,
+        resample: bool = False,
+        augment: bool = True,
+        tokens_per_batch: int = 16_384,
+        quantisation: Quantisation = "8bit",
+        lora_rank: int = 8,
+        lora_alpha: int = 16,
+        lora_dropout: float = 0.05,
+        lora_targets: list[str] = ["q_proj", "v_proj"],  # noqa: B006 (read only)
+        gradient_checkpointing: bool = False,
+        soft_token: str = "<|reserved_special_token_0|>",
+        soft: list[str] = [],  # noqa: B006
+        joint: JointProjector | None = None,
+        **optimisation: Any,
+    ) -> None:
+        super().__init__(**optimisation)
+        self.num_items, self.base, self.prompt, self.max_tokens = num_items, base, prompt, max_tokens
+        self.train_samples, self.resample, self.augment = train_samples, resample, augment
+        self.tokens_per_batch, self.quantisation, self.gradient_checkpointing = (
+            tokens_per_batch, quantisation, gradient_checkpointing,
+        )  # fmt: skip
+        self.lora: dict[str, Any] = {"lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout}
+        self.lora_targets, self.soft_token, self.soft, self.joint = list(lora_targets), soft_token, list(soft), joint
+        self.uses_soft = "{soft}" in prompt.entry + prompt.question
+        if self.uses_soft != bool(self.soft or joint):
+            raise InputError("{soft} in model.prompt and vectors in model.soft or model.joint: one needs the other")
+        self.histories: RetrievalCallback | None = None
+        self.strict_loading = False  # checkpoints hold what was trained, not the frozen language model
+
+    # -- what it is made of -------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Loads the language model and the vectors, once."""
+        if hasattr(self, "language_model"):
+            return
+        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.histories is None:
+            raise InputError("LlamaCTR needs a RetrievalCallback under trainer.callbacks: it makes the histories")
+        made: LanguageModel = load(
+            resolve(self.base, data.upstream), self.prompt, self.quantisation, lora_targets=self.lora_targets,
+            gradient_checkpointing=self.gradient_checkpointing,
+            dtype=torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float32, **self.lora,
+        )  # fmt: skip
+        self.language_model = made.decoder
+        self.register_buffer("answers", made.answers, persistent=False)
+        self.tokenizer = made.tokenizer
+        self.prompts = Prompts(data.dataset, self.prompt, data.label_above, self.soft_token if self.uses_soft else "")
+        self.tokens = prompt_tokens(made.tokenizer, self.prompts, self.max_tokens)
+        if self.joint is not None:
+            self.joint.read(data)
+        if self.uses_soft:
+            spaces = [run_vectors(data.run(name), data.num_items) for name in self.soft]
+            # Brought to one scale, column by column: what differs between items is what a soft token says.
+            fixed = [(s - s[1:].mean(0)) / np.maximum(s[1:].std(0), 1e-6) for s in spaces]
+            joined = np.concatenate([np.zeros((self.num_items + 1, 0), np.float32), *fixed], 1).astype(np.float32)
+            joined[0] = 0
+            self.register_buffer("soft_vectors", torch.from_numpy(joined), persistent=False)
+            width = joined.shape[1] + (self.joint.collaborative_dim if self.joint else 0)
+            size = made.answers.shape[1]
+            self.soft_map = nn.Sequential(nn.Linear(width, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
+            # As long as a word's vector at the start, so that the frozen layers meet what they know.
+            words = self.word_embedding.weight.float()
+            self.soft_scale = nn.Parameter(words.norm(dim=1).mean().detach() / math.sqrt(size))
+
+    @property
+    def word_embedding(self) -> Any:
+        """The language model's input matrix."""
+        return self.language_model.get_input_embeddings()  # type: ignore[operator]
+
+    # -- samples ------------------------------------------------------------------------------------------------------
+
+    def train_rows(self, data: RecDataModule, epoch: int) -> np.ndarray:
+        """(S,) samples of an epoch: the same ones, or the next of one long shuffle."""
+        rows = sample_rows(data.dataset, TRAIN)
+        order = np.random.default_rng(data.seed).permutation(len(rows))
+        count = min(self.train_samples, len(rows))
+        begin = epoch * count if self.resample else 0
+        chosen: np.ndarray = rows[order[(begin + np.arange(count)) % len(rows)]]
+        return chosen
+
+    def aligned_vectors(self) -> Tensor | None:
+        """(N + 1, D) of the projector that is trained here."""
+        return None if self.joint is None else self.joint()
+
+    def prompt_texts(self, data: RecDataModule, rows: np.ndarray, history: np.ndarray) -> list[str]:
+        """Prompts as text."""
+        return list(self.prompts.texts(rows, history))
+
+    def _prompt_loader(
+        self, data: RecDataModule, rows: np.ndarray, history: np.ndarray, tokens_per_batch: int, shuffle: bool
+    ) -> PromptLoader:
+        device, rank, world_size = data.place()
+        label = data.dataset.column(RATING)[rows] > data.label_above
+        return PromptLoader(
+            self.tokens, rows, history, label, tokens_per_batch, device, shuffle, data.seed, rank, world_size
+        )
+
+    def train_loader(self, data: RecDataModule) -> PromptLoader:
+        """Prompts of the epoch's samples, each twice where training is mixed."""
+        assert self.histories is not None and self.histories.training is not None
+        rows, chosen = self.histories.training
+        arrange = self.histories.retriever.arrange
+        history = arrange(chosen)
+        if self.augment:
+            other = arrange(chosen, "rank" if self.histories.retriever.order == "time" else "time")
+            rows, history = np.concatenate([rows, rows]), np.concatenate([history, other])
+        return self._prompt_loader(data, rows, history, self.tokens_per_batch, shuffle=True)
+
+    def eval_loader(self, data: RecDataModule, split: int) -> PromptLoader:
+        """Prompts of all samples of the part."""
+        assert self.histories is not None
+        rows = sample_rows(data.dataset, split)
+        history = self.histories.for_evaluation(self, data, rows)
+        return self._prompt_loader(data, rows, history, 4 * self.tokens_per_batch, shuffle=False)
+
+    def protocol(self, data: RecDataModule) -> dict[str, Any]:
+        """What the prompts were."""
+        assert self.histories is not None
+        retriever = self.histories.retriever
+        own = {"channels": retriever.channels, "k": retriever.k, "train_samples": self.train_samples}
+        return {**super().protocol(data), **own, "retrieval": self.histories.metrics}
+
+    # -- the score ----------------------------------------------------------------------------------------------------
+
+    def logits(self, batch: PromptBatch) -> Tensor:
+        """(B,) log odds of Yes against No, float32."""
+        return self._logits(batch, self.aligned_vectors() if self.uses_soft else None)
+
+    def _logits(self, batch: PromptBatch, aligned: Tensor | None) -> Tensor:
+        embedded = self.word_embedding(batch.input_ids)  # (B, T, H)
+        if self.uses_soft:
+            vectors = self.soft_vectors if aligned is None else torch.cat([self.soft_vectors, aligned], 1)
+            soft = self.soft_map(vectors)
+            soft = F.normalize(soft.float(), dim=-1) * self.soft_scale * math.sqrt(soft.shape[-1])
+            soft = soft.to(embedded.dtype)
+            is_soft = (batch.soft_item > 0)[..., None]
+            embedded = torch.where(is_soft, F.embedding(batch.soft_item, soft), embedded)
+        states = self.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        rows = torch.arange(len(batch.last), device=states.device)
+        answer = states[rows, batch.last].float()  # (B, H)
+        with torch.autocast(answer.device.type, enabled=False):
+            both = answer @ self.answers.T
+        odds: Tensor = both[:, 0] - both[:, 1]
+        return odds
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:  # type: ignore[override]
+        """Cross-entropy of the answer, and InfoNCE where a projector is trained along."""
+        aligned = self.aligned_vectors()
+        logits = self._logits(batch, aligned if self.uses_soft else None)
+        loss = F.binary_cross_entropy_with_logits(logits, batch.label)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
+        if self.joint is not None and aligned is not None:
+            alignment = self.joint.loss(aligned)
+            self.log("train/info_nce", alignment, batch_size=len(batch.label))
+            loss = loss + self.joint.weight * alignment
+        return loss
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """What was trained; the frozen language model stays where it came from."""
+        state = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in state.items() if "language_model." not in name or "lora_" in name}
+
+    def save(self, run: Path) -> None:
+        """Writes adapter/: the LoRA weights in peft's format, for any program that loads the base model."""
+        from safetensors.torch import save_file
+
+        weights = {
+            f"base_model.model.model.{name.replace('.default', '')}": parameter.detach().cpu().contiguous()
+            for name, parameter in self.language_model.named_parameters()
+            if "lora_" in name
+        }
+        if not weights:
+            return
+        from peft import LoraConfig
+
+        folder = run / "adapter"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, folder / "adapter_model.safetensors")
+        LoraConfig(
+            r=self.lora["lora_rank"], lora_alpha=self.lora["lora_alpha"], lora_dropout=self.lora["lora_dropout"],
+            target_modules=self.lora_targets, base_model_name_or_path=self.base, task_type="CAUSAL_LM",
+        ).save_pretrained(str(folder))  # fmt: skip

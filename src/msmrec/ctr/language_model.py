@@ -1,0 +1,131 @@
+"""The language model under the CTR head: loading, LoRA, quantisation, and what its tokenizer must be able to do."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from msmrec.artifacts import InputError
+from msmrec.retrieval.prompts import Prompts, PromptTemplate, PromptTokens
+
+Quantisation = Literal["none", "8bit", "4bit"]
+_MARK = "\u241f"  # stands for the prompt when the chat template is taken apart
+
+
+class LanguageModel(NamedTuple):
+    """A decoder without its head, and the two rows of the head that the score needs."""
+
+    decoder: nn.Module  # transformers' base model, LoRA inside
+    answers: Tensor  # (2, H) float32 rows of the output matrix: yes, no
+    tokenizer: Any
+
+
+def load(
+    base: str,
+    template: PromptTemplate,
+    quantisation: Quantisation,
+    lora_rank: int,
+    lora_alpha: int,
+    lora_dropout: float,
+    lora_targets: list[str],
+    gradient_checkpointing: bool,
+    dtype: torch.dtype = torch.bfloat16,
+) -> LanguageModel:
+    """Loads a causal language model from a folder or the model hub and puts LoRA on it.
+
+    Args:
+        base: folder in the Hugging Face format, or a name on the hub.
+        quantisation: of the frozen weights, by bitsandbytes.
+        lora_rank: 0 trains nothing of the language model.
+        dtype: of what is not quantised.
+
+    Raises:
+        InputError: the weights are not there or may not be had, bitsandbytes or peft is missing, or an answer is more
+            than one token.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    options: dict[str, Any] = {"dtype": dtype}
+    if quantisation != "none":
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError:
+            raise InputError(
+                f"model.quantisation {quantisation} needs bitsandbytes: pip install 'msmrec[ctr]', or set it to none"
+            ) from None
+        options["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+            if quantisation == "8bit"
+            else BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            )
+        )
+        if torch.cuda.is_available():
+            options["device_map"] = {"": torch.cuda.current_device()}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        whole: Any = AutoModelForCausalLM.from_pretrained(base, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"language model {base} could not be loaded ({reason}); name a folder with its files, or, for a gated one,"
+            " accept its licence on the hub and set HF_TOKEN"
+        ) from None
+    whole.config.use_cache = False
+    rows = [answer_token(tokenizer, answer) for answer in (template.yes, template.no)]
+    answers = whole.get_output_embeddings().weight[rows].detach().float().clone()
+    decoder: Any = whole.model
+    decoder.requires_grad_(False)
+    if gradient_checkpointing:
+        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if lora_rank:
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise InputError("model.lora_rank above 0 needs peft: pip install 'msmrec[ctr]'") from None
+        config = LoraConfig(r=lora_rank, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=lora_targets)
+        inject_adapter_in_model(config, decoder)
+        for name, parameter in decoder.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()  # trained in float32 under autocast
+    return LanguageModel(decoder, answers, tokenizer)
+
+
+def answer_token(tokenizer: Any, answer: str) -> int:
+    """The one token of an answer."""
+    ids = tokenizer.encode(answer, add_special_tokens=False)
+    if len(ids) != 1:
+        raise InputError(
+            f"the tokenizer makes {len(ids)} tokens of the answer {answer!r}; name one-token answers in prompt.yes and"
+            " prompt.no"
+        )
+    return int(ids[0])
+
+
+def prompt_tokens(tokenizer: Any, prompts: Prompts, max_tokens: int) -> PromptTokens:
+    """Tokenises the pieces of prompts, in the model's chat template where it has one."""
+    system = prompts.template.system
+    if getattr(tokenizer, "chat_template", None):
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": _MARK}]
+        whole = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    else:
+        whole = f"{tokenizer.bos_token or ''}{system}\n{_MARK}"
+    before, _, after = whole.partition(_MARK)
+    soft = prompts.soft_token
+    soft_id = None
+    if soft:
+        soft_id = tokenizer.convert_tokens_to_ids(soft)
+        if soft_id is None or soft_id == tokenizer.unk_token_id:
+            raise InputError(f"the tokenizer has no token {soft!r}; name a reserved one in model.soft_token")
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+
+    ahead, behind = encode([before, after])
+    return PromptTokens(prompts, encode, ahead, behind, soft_id, max_tokens)
+
+
+def resolve(base: str, upstream: dict[str, Path]) -> str:
+    """The folder of a language model that an upstream run left, or `base` itself."""
+    return str(upstream[base] / "model") if base in upstream else base

@@ -1,0 +1,272 @@
+"""A small Llama that the project makes itself, for machines without weights: tokenizer, pre-training, files.
+
+It is trained on the catalogue's texts and on prompts of the training part with their answers, and saved in the Hugging
+Face format; then it goes through the very path that Llama 3.1 goes: 8-bit, LoRA, Yes and No.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msmrec.artifacts import build_once, fingerprint
+from msmrec.columns import RATING, TEXT, TRAIN
+from msmrec.ctr.language_model import answer_token, prompt_tokens
+from msmrec.data.batches import EpochLoader
+from msmrec.data.datamodule import RecDataModule
+from msmrec.data.samples import sample_rows
+from msmrec.models.base import Module
+from msmrec.retrieval.history import recent_history
+from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, in_time
+from msmrec.text.item_text import ItemText
+
+BEGIN, END, SOFT = "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>"  # named as in Llama 3
+
+
+class TextBatch(NamedTuple):
+    """Token sequences for language modelling."""
+
+    input_ids: Tensor  # (B, T) padded with 0 on the right
+    target: Tensor  # (B, T) the next token, -100 where nothing is to be learned
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions, padding included."""
+        return self.input_ids.numel()
+
+
+class Corpus(EpochLoader):
+    """Sequences of like length in batches, shuffled by seed and epoch.
+
+    Args:
+        flat: (X,) tokens of all sequences. length: (S,) of each. tokens_per_batch: positions. device: where they go.
+    """
+
+    def __init__(
+        self, flat: np.ndarray, length: np.ndarray, tokens_per_batch: int, device: torch.device, seed: int
+    ) -> None:
+        self.flat, self.length, self.device, self.seed = flat, length, device, seed
+        self.start = np.cumsum(length) - length
+        ordered = np.sort(length)[::-1]
+        self.sizes: list[int] = []
+        done = 0
+        while done < len(ordered):
+            self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
+            done += self.sizes[-1]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[TextBatch]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        key = self.length * generator.uniform(0.9, 1.1, len(self.length))
+        groups = np.split(np.argsort(-key, kind="stable"), np.cumsum(self.sizes)[:-1])
+        for k in generator.permutation(len(groups)):
+            length = self.length[groups[k]]
+            place = np.arange(int(length.max()))
+            real = place < length[:, None]
+            tokens = self.flat[np.where(real, self.start[groups[k]][:, None] + place, 0)].astype(np.int64)
+            target = np.where(real[:, 1:], tokens[:, 1:], -100)
+            yield TextBatch(
+                torch.from_numpy(np.where(real, tokens, 0)[:, :-1]).to(self.device),
+                torch.from_numpy(target).to(self.device),
+            )
+
+
+class TinyLlama(Module):
+    """Pre-trains a small LlamaForCausalLM on texts and prompts; leaves `model/` in the run folder.
+
+    Args:
+        text: whose texts it reads.
+        prompt: the words of the prompts.
+        vocab_size: of the tokenizer, trained on the texts and on pieces of prompts.
+        hidden_size, num_layers, num_heads, intermediate_size: of the Llama.
+        max_tokens: longest sequence.
+        k: ratings in a prompt, the latest.
+        train_samples: prompts of an epoch.
+        answer_weight: how much more the answer of a prompt counts than its other tokens.
+        tokens_per_batch: positions of a batch.
+        **optimisation: see Module.
+    """
+
+    monitor = "val/answer_auc"
+    headline = ("answer_auc", "perplexity")
+
+    def __init__(
+        self,
+        text: ItemText,
+        prompt: PromptTemplate = MOVIE_TEMPLATE,
+        vocab_size: int = 4096,
+        hidden_size: int = 128,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        intermediate_size: int = 384,
+        max_tokens: int = 512,
+        k: int = 15,
+        train_samples: int = 50_000,
+        answer_weight: float = 10.0,
+        tokens_per_batch: int = 16_384,
+        **optimisation: Any,
+    ) -> None:
+        super().__init__(**optimisation)
+        self.text, self.prompt, self.vocab_size, self.max_tokens, self.k = text, prompt, vocab_size, max_tokens, k
+        self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
+        self.intermediate_size, self.train_samples = intermediate_size, train_samples
+        self.answer_weight, self.tokens_per_batch = answer_weight, tokens_per_batch
+        self._answers: list[tuple[Tensor, Tensor]] = []
+        self._loss: list[tuple[float, int]] = []
+
+    def setup(self, stage: str) -> None:
+        """Trains the tokenizer, once, and makes the model."""
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        if hasattr(self, "model"):
+            return
+        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.prompts = Prompts(data.dataset, self.prompt, data.label_above)
+        self.texts = self.text.texts(data.dataset, data.root, data.cache).filter(pl.col(TEXT) != "")[TEXT].to_list()
+        self.tokenizer = self._tokenizer(data)
+        self.tokens = prompt_tokens(self.tokenizer, self.prompts, self.max_tokens)
+        self.yes, self.no = (answer_token(self.tokenizer, a) for a in (self.prompt.yes, self.prompt.no))
+        self.model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(self.tokenizer), hidden_size=self.hidden_size, num_hidden_layers=self.num_layers,
+                num_attention_heads=self.num_heads, num_key_value_heads=self.num_heads,
+                intermediate_size=self.intermediate_size, max_position_embeddings=max(1024, self.max_tokens),
+                tie_word_embeddings=False, bos_token_id=self.tokenizer.bos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+        )  # fmt: skip
+
+    def _tokenizer(self, data: RecDataModule) -> Any:
+        """A byte-level BPE like Llama 3's, trained on texts and on the pieces of prompts."""
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        pieces = [*self.texts, *self.prompts.heads[:2000], *self.prompts.entries, *self.prompts.tails]
+        corpus = [*pieces, self.prompt.system, self.prompt.history, *[self.prompt.yes, self.prompt.no] * 100]
+        key = fingerprint(self.vocab_size, corpus)
+
+        def build(folder: Path) -> None:
+            tokenizer = Tokenizer(models.BPE())
+            split = (
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,4}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+                r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+            )
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.Split(Regex(split), behavior="isolated"),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+                ]
+            )
+            tokenizer.decoder = decoders.ByteLevel()
+            trainer = trainers.BpeTrainer(
+                vocab_size=self.vocab_size, special_tokens=[BEGIN, END, SOFT], show_progress=False,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            )  # fmt: skip
+            tokenizer.train_from_iterator(corpus, trainer)
+            made: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+                tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=END,
+                additional_special_tokens=[SOFT],
+            )  # fmt: skip
+            made.save_pretrained(folder)
+
+        folder = build_once(data.cache / "tokenizers" / key, build)
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+
+    # -- samples ------------------------------------------------------------------------------------------------------
+
+    def _with_answers(self, data: RecDataModule, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and lengths of prompts with their answer at the end."""
+        made = self.tokens(rows, in_time(recent_history(data.dataset, rows, self.k)))
+        clicked = data.dataset.column(RATING)[rows] > data.label_above
+        flat = np.insert(made.input_ids, np.cumsum(made.length), np.where(clicked, self.yes, self.no))
+        return flat, made.length + 1
+
+    def train_loader(self, data: RecDataModule) -> Corpus:
+        """All texts, and other prompts every epoch."""
+        rows = sample_rows(data.dataset, TRAIN)
+        order = np.random.default_rng(data.seed).permutation(len(rows))
+        count = min(self.train_samples, len(rows))
+        rows = rows[order[(self.current_epoch * count + np.arange(count)) % len(rows)]]
+        flat, length = self._with_answers(data, rows)
+        ids = self.tokenizer(self.texts, add_special_tokens=False, truncation=True, max_length=self.max_tokens - 2)
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        texts = [[begin, *sequence, end] for sequence in ids["input_ids"]]
+        more = np.concatenate([np.asarray(text, np.int32) for text in texts])
+        lengths = np.array([len(text) for text in texts])
+        device = data.place()[0]
+        return Corpus(
+            np.concatenate([flat, more]), np.concatenate([length, lengths]), self.tokens_per_batch, device, data.seed
+        )
+
+    def eval_loader(self, data: RecDataModule, split: int) -> Corpus:
+        """Two thousand prompts of the part, spread over it."""
+        rows = sample_rows(data.dataset, split)
+        flat, length = self._with_answers(data, rows[:: max(1, len(rows) // 2000)])
+        return Corpus(flat, length, self.tokens_per_batch, data.place()[0], data.seed)
+
+    def protocol(self, data: RecDataModule) -> dict[str, Any]:
+        """A sample only."""
+        return {"evaluated_on": "2,000 prompts of the part"}
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the next token; an answer counts `answer_weight` times."""
+        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits.float()
+        target = batch.target
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="none")
+        weight = (target >= 0).float()
+        weight = weight + (self.answer_weight - 1) * ((target == self.yes) | (target == self.no)).float()
+        mean: Tensor = (loss * weight.flatten()).sum() / weight.sum()
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(target))
+        return mean
+
+    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
+        """Keeps the odds at the answers and the loss of all tokens."""
+        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits.float()
+        last = (batch.target >= 0).sum(1) - 1
+        rows = torch.arange(len(last), device=last.device)
+        answer = logits[rows, last]
+        self._answers.append((answer[:, self.yes] - answer[:, self.no], (batch.target[rows, last] == self.yes).long()))
+        total = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten(), ignore_index=-100, reduction="sum")
+        self._loss.append((float(total), int((batch.target >= 0).sum())))
+
+    def test_step(self, batch: TextBatch, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/..."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/..."""
+        self._finish("test")
+
+    def _finish(self, prefix: str) -> None:
+        from torchmetrics.functional.classification import binary_auroc
+
+        odds, label = (torch.cat(column) for column in zip(*self._answers, strict=True))
+        total, count = (sum(column) for column in zip(*self._loss, strict=True))
+        self._answers.clear()
+        self._loss.clear()
+        self.log(f"{prefix}/answer_auc", binary_auroc(odds.sigmoid(), label))
+        self.log(f"{prefix}/perplexity", float(np.exp(total / count)))
+
+    def save(self, run: Path) -> None:
+        """Writes model/: weights and tokenizer in the Hugging Face format."""
+
+        def build(folder: Path) -> None:
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            (folder / "made_by.json").write_text(json.dumps({"class": "msmrec.ctr.tiny_llama.TinyLlama"}))
+
+        build_once(run / "model", build)

@@ -1,0 +1,263 @@
+"""The projector that brings text vectors into the collaborative space (RALLRec, section 2.2.3)."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msmrec.artifacts import InputError
+from msmrec.columns import TRAIN, VAL
+from msmrec.data.batches import EpochLoader
+from msmrec.data.datamodule import RecDataModule
+from msmrec.item_vectors import run_vectors
+from msmrec.models.base import Module
+from msmrec.text.item_text import ItemText
+
+HELD_OUT = 0.1  # share of the items for validation, and again for test
+
+
+class ItemBatch(NamedTuple):
+    """Items that have both vectors."""
+
+    item_id: Tensor  # (B,)
+
+    @property
+    def num_tokens(self) -> int:
+        """Items."""
+        return len(self.item_id)
+
+
+class ItemLoader(EpochLoader):
+    """Shuffled batches of items.
+
+    Args:
+        item_id: (n,) which items. batch_size: items a batch. device: where they lie. seed: with the epoch, the order.
+    """
+
+    def __init__(self, item_id: Tensor, batch_size: int, device: torch.device, seed: int) -> None:
+        self.item_id, self.batch_size, self.seed = item_id.to(device), batch_size, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.item_id) // self.batch_size)
+
+    def __iter__(self) -> Iterator[ItemBatch]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.item_id), generator=generator).to(self.item_id.device)
+        for rows in torch.split(order, self.batch_size):
+            yield ItemBatch(self.item_id[rows])
+
+
+class Aligner(nn.Module):
+    """Maps an item's text vectors into the collaborative space.
+
+    Args:
+        parts, width: P text vectors of width D an item (title, description).
+        hidden: width of the hidden layer.
+        out: width of the collaborative space.
+        kind: mlp, the paper's two layers over the parts side by side; or attention, where a learned query weighs the
+            parts of each item before the same two layers (the alternative that the paper leaves open).
+        dropout: on the hidden layer.
+    """
+
+    def __init__(
+        self, parts: int, width: int, hidden: int, out: int, kind: Literal["mlp", "attention"], dropout: float
+    ) -> None:
+        super().__init__()
+        self.attention: nn.MultiheadAttention | None = None
+        if kind == "attention":
+            self.attention = nn.MultiheadAttention(width, 1, batch_first=True)
+            self.part = nn.Parameter(torch.randn(parts, width) * 0.02)  # which part a vector is
+            self.query = nn.Parameter(torch.randn(parts, width) * width**-0.5)
+        self.mlp = nn.Sequential(
+            nn.Linear(parts * width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out)
+        )
+
+    def forward(self, text: Tensor) -> Tensor:
+        """(n, P, D) to (n, out)."""
+        if self.attention is not None:
+            tokens = text + self.part
+            query = self.query.expand(len(text), -1, -1)
+            text = text + self.attention(query, tokens, text, need_weights=False)[0]
+        mapped: Tensor = self.mlp(text.flatten(1))
+        return mapped
+
+
+def info_nce(text: Tensor, collaborative: Tensor, item: Tensor, temperature: float, all_items: bool) -> Tensor:
+    """Symmetric InfoNCE over cosines (eq. 5): the item's own vector of the other kind against those of other items.
+
+    Args:
+        text, collaborative: (n, D) mapped text vectors and collaborative vectors of the candidates.
+        item: (B,) places of the batch's items among them.
+        temperature: divides the cosines; the paper's formula has 1.
+        all_items: candidates are all n, or only the batch itself.
+    """
+    left, right = F.normalize(text, dim=-1), F.normalize(collaborative, dim=-1)
+    if not all_items:
+        left, right, item = left[item], right[item], torch.arange(len(item), device=item.device)
+    forward = F.cross_entropy(left[item] @ right.T / temperature, item)
+    return forward + F.cross_entropy(right[item] @ left.T / temperature, item)
+
+
+def alignment_metrics(text: Tensor, collaborative: Tensor, item: Tensor) -> dict[str, float]:
+    """How well the spaces agree, for some items among all.
+
+    Args:
+        text, collaborative: (n, D) vectors of the candidates. item: (B,) which of them are asked.
+
+    Returns:
+        recall@1, recall@10: the item's own collaborative vector is among the nearest to its text vector;
+        alignment: mean squared distance of the two (0 to 4, lower is better); uniformity: log of the mean of
+        exp(-2 d^2) over pairs of text vectors (lower is more spread; Wang and Isola 2020).
+    """
+    left, right = F.normalize(text[item], dim=-1), F.normalize(collaborative, dim=-1)
+    cosine = left @ right.T
+    rank = (cosine > cosine.gather(1, item[:, None])).sum(1)
+    own = right[item]
+    return {
+        "recall@1": float((rank < 1).float().mean()),
+        "recall@10": float((rank < 10).float().mean()),
+        "alignment": float((left - own).square().sum(1).mean()),
+        "uniformity": float(torch.pdist(left.float()).square().mul(-2).exp().mean().clamp(min=1e-12).log()),
+    }
+
+
+class Projector(Module):
+    """Trains the aligner on the items that have both a text and a collaborative vector.
+
+    A tenth of these items is held out for validation and another for test, to see whether the map holds for items it
+    was not trained on. `before/` are the same metrics of the untrained map.
+
+    Args:
+        num_items: N, linked from the data.
+        text: where texts come from.
+        collaborative: name of the upstream run whose item vectors are the aim, under `needs:`.
+        aligner: mlp or attention.
+        hidden_dim: of the aligner.
+        dropout: of the aligner.
+        temperature: of InfoNCE.
+        all_negatives: negatives are all items, or those of the batch.
+        batch_size: items in a step.
+        **optimisation: see Module.
+    """
+
+    monitor = "val/recall@10"
+    headline = ("recall@1", "recall@10", "alignment", "uniformity")
+    text_vectors: Tensor
+    collaborative_vectors: Tensor
+    part: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        text: ItemText,
+        collaborative: str = "lightgcn_ml1m_clicks",
+        collaborative_dim: int = 64,
+        aligner: Literal["mlp", "attention"] = "mlp",
+        hidden_dim: int = 256,
+        dropout: float = 0.1,
+        temperature: float = 0.1,
+        all_negatives: bool = True,
+        batch_size: int = 512,
+        **optimisation: Any,
+    ) -> None:
+        super().__init__(**optimisation)
+        self.text, self.collaborative, self.batch_size = text, collaborative, batch_size
+        self.temperature, self.all_negatives = temperature, all_negatives
+        self.aligner = Aligner(2, text.dim, hidden_dim, collaborative_dim, aligner, dropout)
+        self.register_buffer("text_vectors", torch.zeros(num_items + 1, 2, text.dim))
+        self.register_buffer("collaborative_vectors", torch.zeros(num_items + 1, collaborative_dim))
+        self.register_buffer("part", torch.full((num_items + 1,), -1))  # TRAIN, VAL or TEST; -1: lacks a vector
+        self.before: dict[str, float] = {}
+
+    def setup(self, stage: str) -> None:
+        """Before training, fetches both kinds of vectors; evaluation finds them in the checkpoint."""
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        wanted = run_vectors(data.run(self.collaborative), data.num_items)
+        if wanted.shape[1] != self.collaborative_vectors.shape[1]:
+            raise InputError(
+                f"model.collaborative_dim is {self.collaborative_vectors.shape[1]}, but the vectors of"
+                f" {self.collaborative} have width {wanted.shape[1]}"
+            )
+        text = self.text.title_and_description(data.dataset, data.root, data.cache)
+        self.text_vectors.copy_(torch.from_numpy(text))
+        self.collaborative_vectors.copy_(torch.from_numpy(wanted))
+        warm = torch.zeros(len(wanted), dtype=torch.bool)
+        warm[1:] = torch.tensor(data.dataset.items["count"].to_list()) > 0
+        usable = warm & torch.from_numpy(wanted).any(1) & torch.from_numpy(text).flatten(1).any(1)
+        draw = torch.from_numpy(np.random.default_rng(0).random(len(wanted)))
+        self.part.copy_(torch.where(usable, (draw < 2 * HELD_OUT).long() + (draw < HELD_OUT).long(), -1))
+        if int((self.part == TRAIN).sum()) < 2:
+            raise InputError("fewer than two items have both a text and a collaborative vector; nothing to align")
+
+    def _items(self, part: int) -> Tensor:
+        return (self.part == part).nonzero()[:, 0]
+
+    def train_loader(self, data: RecDataModule) -> ItemLoader:
+        """Items with both vectors, less the held-out ones."""
+        return ItemLoader(self._items(TRAIN), self.batch_size, data.place()[0], data.seed)
+
+    def eval_loader(self, data: RecDataModule, split: int) -> ItemLoader:
+        """The held-out items, in one batch."""
+        items = self._items(split)
+        return ItemLoader(items, max(len(items), 1), data.place()[0], data.seed)
+
+    def protocol(self, data: RecDataModule) -> dict[str, Any]:
+        """Held-out items."""
+        return {"held_out_items": HELD_OUT, "candidates": "all items with both vectors", "before": self.before}
+
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, D) aligned vectors (eq. 6); zero for items without text."""
+        has_text = self.text_vectors.flatten(1).any(1)
+        aligned: Tensor = self.aligner(self.text_vectors) * has_text[:, None]
+        return aligned
+
+    def vectors_to_export(self) -> dict[str, Tensor]:
+        """Aligned vectors."""
+        return {"item_embeddings": self.item_embeddings()}
+
+    def loss(self, item: Tensor) -> Tensor:
+        """InfoNCE of the batch's items; held-out items are no candidates in training."""
+        candidates = self._items(TRAIN)
+        place = torch.searchsorted(candidates, item)
+        return info_nce(
+            self.aligner(self.text_vectors[candidates]), self.collaborative_vectors[candidates], place,
+            self.temperature, self.all_negatives,
+        )  # fmt: skip
+
+    def training_step(self, batch: ItemBatch, batch_idx: int) -> Tensor:
+        """InfoNCE."""
+        loss = self.loss(batch.item_id)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.item_id))
+        return loss
+
+    def _measure(self, item: Tensor) -> dict[str, float]:
+        candidates = (self.part >= TRAIN).nonzero()[:, 0]
+        with torch.autocast(self.device.type, enabled=False):
+            mapped = self.aligner(self.text_vectors[candidates])
+        return alignment_metrics(mapped, self.collaborative_vectors[candidates], torch.searchsorted(candidates, item))
+
+    def on_fit_start(self) -> None:
+        """Measures the untrained map."""
+        self.eval()
+        with torch.no_grad():
+            self.before = self._measure(self._items(VAL))
+        self.train()
+        for logger in self.trainer.loggers:
+            logger.log_metrics({f"before/{name}": value for name, value in self.before.items()}, 0)
+
+    def validation_step(self, batch: ItemBatch, batch_idx: int) -> None:
+        """Logs val/... over the held-out items."""
+        self._log("val", batch)
+
+    def test_step(self, batch: ItemBatch, batch_idx: int) -> None:
+        """Logs test/... over the held-out items."""
+        self._log("test", batch)
+
+    def _log(self, prefix: str, batch: ItemBatch) -> None:
+        metrics = self._measure(batch.item_id)
+        self.log_dict({f"{prefix}/{k}": v for k, v in metrics.items()}, batch_size=len(batch.item_id))

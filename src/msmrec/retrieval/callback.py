@@ -1,0 +1,170 @@
+"""RetrievalCallback: retrieved histories are made before training and again between epochs, and kept in the run."""
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import lightning as L
+import numpy as np
+import polars as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from msmrec.artifacts import InputError, atomic_file
+from msmrec.columns import VAL
+from msmrec.data.datamodule import RecDataModule
+from msmrec.data.samples import sample_rows
+from msmrec.retrieval.index import ItemIndex
+from msmrec.retrieval.retriever import Retriever
+
+PROBES = 2_000  # validation samples on which the retrieval metrics are measured
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """A model whose batches are prompts. It asks `histories` for them when its loaders are made."""
+
+    histories: "RetrievalCallback | None"
+
+    def train_rows(self, data: RecDataModule, epoch: int) -> np.ndarray:
+        """(S,) the samples of a training epoch."""
+
+    def aligned_vectors(self) -> torch.Tensor | None:
+        """(N + 1, D) aligned vectors as they are now, or None where nothing of them is trained."""
+
+    def prompt_texts(self, data: RecDataModule, rows: np.ndarray, history: np.ndarray) -> list[str]:
+        """Prompts as text."""
+
+
+class RetrievalCallback(Callback):
+    """Builds vectors, index, histories and prompts, hands them to the model, and writes prompts/epoch=N.parquet.
+
+    Built before the loaders are made, and rebuilt at the end of an epoch, before its checkpoint is written; so
+    `trainer.reload_dataloaders_every_n_epochs` must equal `every_n_epochs`, or Lightning would go on with the loader of
+    the first epoch. A resumed run takes the histories that its file holds.
+
+    Args:
+        retriever: how histories are chosen.
+        every_n_epochs: epochs between builds; 0 builds once. Where the model trains no vectors, a rebuild finds what
+            was there before, and `retrieval/overlap@k` says so with 1.
+        index: the catalogue's index, for `retrieval/hit`.
+        texts: prompts in each parquet file that are written out as text, the others as rows only.
+    """
+
+    def __init__(
+        self, retriever: Retriever, every_n_epochs: int = 0, index: ItemIndex | None = None, texts: int = 200
+    ) -> None:
+        self.retriever, self.every_n_epochs, self.texts = retriever, every_n_epochs, texts
+        self.index = index
+        self.training: tuple[np.ndarray, np.ndarray] | None = None  # samples, histories (best first)
+        self._probe: np.ndarray | None = None  # last build's histories of the probes
+        self.metrics: dict[str, float] = {}  # of the last build
+        self._stale = True  # vectors are not those of the present weights
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks that loaders are reloaded as often as histories are rebuilt."""
+        if not isinstance(pl_module, ReadsPrompts):
+            raise InputError(f"RetrievalCallback serves models that read prompts, not {type(pl_module).__name__}")
+        reload = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        if stage == "fit" and reload != self.every_n_epochs:
+            raise InputError(
+                f"trainer.reload_dataloaders_every_n_epochs is {reload}, but"
+                f" RetrievalCallback.every_n_epochs is {self.every_n_epochs}: make them equal, or an epoch would train"
+                " on stale prompts"
+            )
+        pl_module.histories = self
+        self._stale = True
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The first build; on a resumed run the weights are back already, the loaders not yet made."""
+        self._build(trainer, pl_module, trainer.current_epoch, resume=True)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A later build, for the next epoch."""
+        following = trainer.current_epoch + 1
+        if self.every_n_epochs and following % self.every_n_epochs == 0 and following != trainer.max_epochs:
+            self._build(trainer, pl_module, following, resume=False)
+
+    def for_evaluation(self, pl_module: Any, data: RecDataModule, rows: np.ndarray) -> np.ndarray:
+        """(S, K) histories in the order of the prompt. Called when weights are restored and loaders are made."""
+        if self._stale:
+            self._make_vectors(data, pl_module)
+        return self.retriever.arrange(self.retriever.choose(data, rows))
+
+    def _make_vectors(self, data: RecDataModule, pl_module: Any) -> None:
+        training = pl_module.training
+        pl_module.eval()
+        with torch.no_grad():
+            moving = pl_module.aligned_vectors()
+        pl_module.train(training)
+        self.retriever.build(data, None if moving is None else moving.float().cpu().numpy())
+        self._stale = False
+
+    def _build(self, trainer: L.Trainer, pl_module: Any, epoch: int, resume: bool) -> None:
+        data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self._make_vectors(data, pl_module)
+        path = Path(trainer.default_root_dir) / "prompts" / f"epoch={epoch}.parquet"
+        rows = pl_module.train_rows(data, epoch)
+        kept = _read(path, rows) if resume and epoch > 0 else None
+        if trainer.is_global_zero and kept is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._write(path, data, pl_module, rows, self.retriever.choose(data, rows))
+        trainer.strategy.barrier("prompts")
+        chosen = kept if kept is not None else _read(path, rows)
+        self.training = (rows, self.retriever.choose(data, rows) if chosen is None else chosen)
+        self._measure(data, pl_module, sample_rows(data.dataset, VAL))
+
+    def _measure(self, data: RecDataModule, pl_module: Any, rows: np.ndarray) -> None:
+        """Logs how much the probes' histories changed, and how often the index alone finds something rated."""
+        rows = rows[:: max(1, len(rows) // PROBES)]
+        chosen = self.retriever.choose(data, rows)
+        metrics = {}
+        if self._probe is not None:
+            same = (chosen[:, :, None] == self._probe[:, None, :]) & (chosen[:, :, None] >= 0)
+            metrics[f"retrieval/overlap@{chosen.shape[1]}"] = same.sum() / max((chosen >= 0).sum(), 1)
+        self._probe = chosen
+        if self.index is not None and self.retriever.spaces:
+            metrics["retrieval/hit"] = self._hit(data, rows)
+        for logger in pl_module.trainer.loggers:
+            logger.log_metrics({name: float(value) for name, value in metrics.items()}, pl_module.trainer.global_step)
+        self.metrics = {name: float(value) for name, value in metrics.items()}
+
+    def _hit(self, data: RecDataModule, rows: np.ndarray) -> float:
+        """Share of samples that have, among the target's K nearest items of the catalogue, one that the user rated."""
+        assert self.index is not None
+        vectors, dataset = self.retriever.spaces[0], data.dataset
+        self.index.build(vectors, catalogue=dataset.info["fingerprint"])
+        target = dataset.item_id[rows]
+        _, near = self.index.search(vectors[target], self.retriever.k, exclude=None)
+        # Pairs (user, item) rated before the sample, looked up in one sorted list: code -> first row.
+        wide = dataset.num_items + 1
+        code = dataset.user_id.astype(np.int64) * wide + dataset.item_id
+        order = np.argsort(code, kind="stable")
+        asked = dataset.user_id[rows].astype(np.int64)[:, None] * wide + near
+        place = np.minimum(np.searchsorted(code[order], asked), len(code) - 1)
+        found = (code[order][place] == asked) & (order[place] < rows[:, None]) & (near != target[:, None])
+        return float(found.any(1).mean())
+
+    def _write(self, path: Path, data: RecDataModule, pl_module: Any, rows: np.ndarray, chosen: np.ndarray) -> None:
+        shown = self.retriever.arrange(chosen[: self.texts])
+        texts = pl_module.prompt_texts(data, rows[: self.texts], shown)
+        frame = pl.DataFrame(
+            {
+                "row": rows,
+                "user_id": data.dataset.user_id[rows],
+                "item_id": data.dataset.item_id[rows],
+                "history": pl.Series(chosen, dtype=pl.Array(pl.Int32, chosen.shape[1])),
+                "prompt": [*texts, *[None] * (len(rows) - len(texts))],
+            },
+            schema_overrides={"prompt": pl.String},
+        )
+        with atomic_file(path) as temporary:
+            frame.write_parquet(temporary)
+
+
+def _read(path: Path, rows: np.ndarray) -> np.ndarray | None:
+    """(S, K) histories of a prompts file, if it is there and about these samples."""
+    if not path.is_file():
+        return None
+    frame = pl.read_parquet(path, columns=["row", "history"])
+    if not np.array_equal(frame["row"].to_numpy(), rows):
+        return None
+    return frame["history"].to_numpy()

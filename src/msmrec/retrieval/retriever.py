@@ -1,0 +1,65 @@
+"""From a sample to the history in its prompt: retrieved, merged, put in order."""
+
+from typing import Literal
+
+import numpy as np
+
+from msmrec.artifacts import InputError
+from msmrec.data.datamodule import RecDataModule
+from msmrec.retrieval.history import recent_history, relevant_history, rerank
+from msmrec.retrieval.prompts import in_time
+from msmrec.retrieval.vectors import ItemVectors
+
+Channels = Literal["none", "recent", "relevant", "reranked"]
+
+
+class Retriever:
+    """How the history of a prompt is chosen.
+
+    Args:
+        channels: none; recent (the K latest); relevant (the K nearest to the target); or reranked: both merged by
+            eq. 8 of the RALLRec paper.
+        vectors: which vectors say what is near; needed by relevant and reranked.
+        k: ratings in a prompt, at most.
+        alpha: weight of the relevant channel in eq. 8.
+        beta: how fast the weight of a place falls in eq. 8.
+        order: time puts what was chosen in the order in which it was rated; rank puts the best last, next to the
+            question.
+    """
+
+    def __init__(
+        self,
+        channels: Channels = "reranked",
+        vectors: ItemVectors | None = None,
+        k: int = 30,
+        alpha: float = 2 / 3,
+        beta: float = 1.0,
+        order: Literal["time", "rank"] = "time",
+    ) -> None:
+        if channels in ("relevant", "reranked") and vectors is None:
+            raise InputError(f"retriever.channels {channels} needs retriever.vectors: which item vectors to compare")
+        if k < 1:
+            raise InputError(f"retriever.k {k}: at least 1; channels: none leaves the history out")
+        self.channels, self.vectors, self.k = channels, vectors, k
+        self.alpha, self.beta, self.order = alpha, beta, order
+        self.spaces: list[np.ndarray] = []
+
+    def build(self, data: RecDataModule, aligned: np.ndarray | None = None) -> None:
+        """Makes the vectors ready; see ItemVectors.spaces."""
+        if self.vectors is not None and self.channels in ("relevant", "reranked"):
+            self.spaces = self.vectors.spaces(data, aligned)
+
+    def choose(self, data: RecDataModule, rows: np.ndarray) -> np.ndarray:
+        """(S, K) int32 rows of earlier ratings for (S,) samples, best first, -1 pads."""
+        if self.channels == "none":
+            return np.full((len(rows), 1), -1, np.int32)
+        if self.channels == "recent":
+            return recent_history(data.dataset, rows, self.k)
+        relevant = relevant_history(data.dataset, self.spaces, rows, self.k).rows
+        if self.channels == "relevant":
+            return relevant
+        return rerank(data.dataset, relevant, rows, self.alpha, self.beta)
+
+    def arrange(self, chosen: np.ndarray, order: Literal["time", "rank"] | None = None) -> np.ndarray:
+        """(S, K) the same rows in the order of the prompt; -1 in front."""
+        return in_time(chosen) if (order or self.order) == "time" else np.ascontiguousarray(chosen[:, ::-1])

@@ -1,0 +1,60 @@
+"""Shipped configs on the tiny world: the same classes and settings, other data, texts and sizes."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msmrec.cli import CONFIGS
+
+SIZES = {
+    "train_samples": 200,
+    "max_tokens": 400,
+    "vocab_size": 600,
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "intermediate_size": 32,
+    "tokens_per_batch": 4096,
+    "k": 6,
+}
+TEMPLATE = {
+    "system": "Yes or No.",
+    "profile": "",
+    "history": "Rated:",
+    "entry": "{rating} {title}",
+    "question": "{title}?",
+}
+
+
+def tiny_config(name: str, folder: Path, text: dict[str, Any], **changes: Any) -> Path:
+    """Writes a shipped config, and those that it needs, for the tiny world into `folder`; returns its path."""
+    config = yaml.safe_load((CONFIGS / name).read_text())
+    config["needs"] = [str(tiny_config(need, folder, text)) for need in config.get("needs", [])]
+    _shrink(config, text)
+    for key, value in changes.items():
+        part, *path = [config, *key.split(".")]
+        for step in path[:-1]:
+            part = part[int(step)] if isinstance(part, list) else part.setdefault(step, {})
+        part[path[-1]] = value
+    if "trainer" in config:
+        config["trainer"]["max_epochs"] = 2
+    path = folder / name
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _shrink(part: Any, text: dict[str, Any]) -> None:
+    for key, value in list(part.items()) if isinstance(part, dict) else []:
+        if key == "text":
+            part[key] = text
+        elif key == "prompt":
+            soft = "{soft}" in str(value)
+            part[key] = {**TEMPLATE, "entry": ("{soft} " if soft else "") + TEMPLATE["entry"]}
+        elif key in SIZES:
+            part[key] = SIZES[key]
+        else:
+            _shrink(value, text)
+    if isinstance(part, list):
+        for value in part:
+            _shrink(value, text)
