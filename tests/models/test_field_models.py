@@ -247,3 +247,13 @@ def test_trains_and_is_evaluated_again_from_its_checkpoint_alone(
     assert all(f"{value}" in recorded for value in metrics.values()) and 0 < metrics["test/auc"] < 1
     with pytest.raises(InputError, match="not a checkpoint of this config's model"):
         evaluate(["--run", str(run), "--model.init_args.embedding_dim=12", "--trainer.enable_progress_bar", "false"])
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny_args: list[str], tmp_path: Path) -> None:
+    args = ["--config", "din_ml1m.yaml", *tiny_args, "--model.init_args.schedule=constant"]
+    whole = train([*args, "--trainer.max_epochs=2", "--run_dir", str(tmp_path / "whole")])
+    first = train([*args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "first")])
+    last = ["--ckpt_path", str(first / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=2"]
+    second = train([*args, *last, "--run_dir", str(tmp_path / "second")])
+    states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"] for r in (whole, second)]
+    assert len(states[0]) > 10 and all(torch.equal(v, states[1][name]) for name, v in states[0].items())

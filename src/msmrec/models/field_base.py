@@ -48,7 +48,7 @@ class FieldModel(ClickModule):
         self,
         user_fields: list[str] | None = None,
         item_fields: list[str] | None = None,
-        history: tuple[int, ...] = (10, 30),
+        history: tuple[int, ...] = (3, 10, 30),
         embedding_dim: int = 16,
         hidden: tuple[int, ...] = (128, 64),
         dropout: float = 0.2,
