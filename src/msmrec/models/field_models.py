@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
@@ -57,10 +58,14 @@ class CIN(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(B, F, D) to (B, sum of layers): every row of every layer, summed over D."""
+        fields, depth = vectors.shape[1:]
         first = vectors.transpose(1, 2)  # (B, D, F)
         rows, sums = first, []
         for mix in self.mix:
-            rows = mix((rows[..., :, None] * first[..., None, :]).flatten(2))  # (B, D, H)
+            # First over i, which is a matrix product, then over j: all pairs (i, j) at once are several times slower.
+            weight = mix.weight.view(-1, rows.shape[2], fields).transpose(1, 2).flatten(0, 1)  # (H F, rows)
+            mixed = F.linear(rows, weight).view(len(rows) * depth, -1, fields)  # (B D, H, F)
+            rows = (mixed @ first.reshape(-1, fields, 1).to(mixed.dtype)).view(len(rows), depth, -1)
             sums.append(rows.sum(1))
         return torch.cat(sums, 1)
 
