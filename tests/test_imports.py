@@ -7,7 +7,8 @@ import msmrec
 
 ORDER = [
     "columns",
-    "artifacts", "item_vectors",
+    "artifacts",
+    "item_vectors",
     "metrics",
     "data",
     "text",

@@ -1,5 +1,6 @@
 """Shipped configs on the tiny world: the same classes and settings, other data, texts and sizes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,14 @@ import yaml
 
 from msmrec.cli import CONFIGS
 
+WORLD = {"num_users": 120, "num_items": 60, "mean_interactions": 14, "num_modalities": 3, "num_aspects": 4}
+TINY_DATA = [
+    "--data.source",
+    json.dumps({"class_path": "Simulated", "init_args": WORLD}),
+    "--trainer.logger=false",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.precision=32-true",
+]
 SIZES = {
     "train_samples": 200,
     "max_tokens": 400,
@@ -58,3 +67,14 @@ def _shrink(part: Any, text: dict[str, Any]) -> None:
     if isinstance(part, list):
         for value in part:
             _shrink(value, text)
+
+
+def tiny_text(root: Path) -> dict[str, Any]:
+    """The `text:` of a config: the tiny world's own knowledge, an encoder that needs no download."""
+    knowledge = next(root.glob("simulated*/knowledge.jsonl"))
+    return {
+        "knowledge": [str(knowledge)],
+        "modalities": [{"name": name, "prose": [name]} for name in ("narrative", "visual", "set")],
+        "encoder": {"class_path": "TfidfSvdEncoder"},
+        "dim": 8,
+    }

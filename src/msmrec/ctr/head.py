@@ -211,8 +211,10 @@ class LlamaCTR(ClickModule):
 
     def train_loader(self, data: RecDataModule) -> PromptLoader:
         """Prompts of the epoch's samples, each twice where training is mixed."""
-        assert self.histories is not None and self.histories.training is not None
-        rows, chosen = self.histories.training
+        assert self.histories is not None
+        if self.resample and self.histories.every_n_epochs != 1:
+            raise InputError("model.resample draws samples each epoch: set RetrievalCallback.every_n_epochs to 1")
+        rows, chosen = self.histories.for_training(self, data)
         arrange = self.histories.retriever.arrange
         history = arrange(chosen)
         if self.augment:

@@ -1,5 +1,6 @@
 """The language model under the CTR head: loading, LoRA, quantisation, and what its tokenizer must be able to do."""
 
+import logging
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,7 +46,10 @@ def load(
             than one token.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for each load says nothing that the run's own does not
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # 4-bit kernels that nobody asked for
     options: dict[str, Any] = {"dtype": dtype}
     if quantisation != "none":
         try:

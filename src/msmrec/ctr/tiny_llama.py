@@ -45,13 +45,20 @@ class Corpus(EpochLoader):
     """Sequences of like length in batches, shuffled by seed and epoch.
 
     Args:
-        flat: (X,) tokens of all sequences. length: (S,) of each. tokens_per_batch: positions. device: where they go.
+        flat: (X,) tokens of all sequences. length: (S,) of each. known: (S,) tokens at the start of each that are
+            given and not learned. tokens_per_batch: positions. device: where they go.
     """
 
     def __init__(
-        self, flat: np.ndarray, length: np.ndarray, tokens_per_batch: int, device: torch.device, seed: int
+        self,
+        flat: np.ndarray,
+        length: np.ndarray,
+        known: np.ndarray,
+        tokens_per_batch: int,
+        device: torch.device,
+        seed: int,
     ) -> None:
-        self.flat, self.length, self.device, self.seed = flat, length, device, seed
+        self.flat, self.length, self.known, self.device, self.seed = flat, length, known, device, seed
         self.start = np.cumsum(length) - length
         ordered = np.sort(length)[::-1]
         self.sizes: list[int] = []
@@ -72,7 +79,8 @@ class Corpus(EpochLoader):
             place = np.arange(int(length.max()))
             real = place < length[:, None]
             tokens = self.flat[np.where(real, self.start[groups[k]][:, None] + place, 0)].astype(np.int64)
-            target = np.where(real[:, 1:], tokens[:, 1:], -100)
+            learned = real[:, 1:] & (place[1:] >= self.known[groups[k]][:, None])
+            target = np.where(learned, tokens[:, 1:], -100)
             yield TextBatch(
                 torch.from_numpy(np.where(real, tokens, 0)[:, :-1]).to(self.device),
                 torch.from_numpy(target).to(self.device),
@@ -80,7 +88,7 @@ class Corpus(EpochLoader):
 
 
 class TinyLlama(Module):
-    """Pre-trains a small LlamaForCausalLM on texts and prompts; leaves `model/` in the run folder.
+    """Pre-trains a small LlamaForCausalLM on texts, and on the answers of prompts; leaves `model/` in the run folder.
 
     Args:
         text: whose texts it reads.
@@ -90,13 +98,13 @@ class TinyLlama(Module):
         max_tokens: longest sequence.
         k: ratings in a prompt, the latest.
         train_samples: prompts of an epoch.
-        answer_weight: how much more the answer of a prompt counts than its other tokens.
+        answer_weight: how much more the answer of a prompt counts than a token of a text.
         tokens_per_batch: positions of a batch.
         **optimisation: see Module.
     """
 
     monitor = "val/answer_auc"
-    headline = ("answer_auc", "perplexity")
+    headline = ("answer_auc", "log_loss")
 
     def __init__(
         self,
@@ -120,7 +128,6 @@ class TinyLlama(Module):
         self.intermediate_size, self.train_samples = intermediate_size, train_samples
         self.answer_weight, self.tokens_per_batch = answer_weight, tokens_per_batch
         self._answers: list[tuple[Tensor, Tensor]] = []
-        self._loss: list[tuple[float, int]] = []
 
     def setup(self, stage: str) -> None:
         """Trains the tokenizer, once, and makes the model."""
@@ -201,16 +208,16 @@ class TinyLlama(Module):
         texts = [[begin, *sequence, end] for sequence in ids["input_ids"]]
         more = np.concatenate([np.asarray(text, np.int32) for text in texts])
         lengths = np.array([len(text) for text in texts])
-        device = data.place()[0]
         return Corpus(
-            np.concatenate([flat, more]), np.concatenate([length, lengths]), self.tokens_per_batch, device, data.seed
-        )
+            np.concatenate([flat, more]), np.concatenate([length, lengths]),
+            np.concatenate([length - 1, np.ones_like(lengths)]), self.tokens_per_batch, data.place()[0], data.seed,
+        )  # fmt: skip
 
     def eval_loader(self, data: RecDataModule, split: int) -> Corpus:
         """Two thousand prompts of the part, spread over it."""
         rows = sample_rows(data.dataset, split)
         flat, length = self._with_answers(data, rows[:: max(1, len(rows) // 2000)])
-        return Corpus(flat, length, self.tokens_per_batch, data.place()[0], data.seed)
+        return Corpus(flat, length, length - 1, self.tokens_per_batch, data.place()[0], data.seed)
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """A sample only."""
@@ -218,26 +225,25 @@ class TinyLlama(Module):
 
     # -- training -----------------------------------------------------------------------------------------------------
 
+    def _logits(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+        """(X, V) logits where something is to be learned, and only there, and (X,) the tokens that come."""
+        states = self.model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        learned = batch.target >= 0
+        return self.model.lm_head(states[learned]).float(), batch.target[learned]
+
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the next token; an answer counts `answer_weight` times."""
-        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits.float()
-        target = batch.target
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="none")
-        weight = (target >= 0).float()
-        weight = weight + (self.answer_weight - 1) * ((target == self.yes) | (target == self.no)).float()
-        mean: Tensor = (loss * weight.flatten()).sum() / weight.sum()
-        self.log("train/loss", mean, prog_bar=True, batch_size=len(target))
-        return mean
+        """Cross-entropy of the next token, summed over texts and answers; an answer counts `answer_weight` times."""
+        logits, target = self._logits(batch)
+        is_answer = (target == self.yes) | (target == self.no)
+        weight = 1 + (self.answer_weight - 1) * is_answer.float()
+        loss: Tensor = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
+        return loss
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """Keeps the odds at the answers and the loss of all tokens."""
-        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits.float()
-        last = (batch.target >= 0).sum(1) - 1
-        rows = torch.arange(len(last), device=last.device)
-        answer = logits[rows, last]
-        self._answers.append((answer[:, self.yes] - answer[:, self.no], (batch.target[rows, last] == self.yes).long()))
-        total = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten(), ignore_index=-100, reduction="sum")
-        self._loss.append((float(total), int((batch.target >= 0).sum())))
+        """Keeps the odds at the answers."""
+        logits, target = self._logits(batch)
+        self._answers.append((logits[:, self.yes] - logits[:, self.no], (target == self.yes).long()))
 
     def test_step(self, batch: TextBatch, batch_idx: int) -> None:
         """As `validation_step`."""
@@ -255,11 +261,9 @@ class TinyLlama(Module):
         from torchmetrics.functional.classification import binary_auroc
 
         odds, label = (torch.cat(column) for column in zip(*self._answers, strict=True))
-        total, count = (sum(column) for column in zip(*self._loss, strict=True))
         self._answers.clear()
-        self._loss.clear()
         self.log(f"{prefix}/answer_auc", binary_auroc(odds.sigmoid(), label))
-        self.log(f"{prefix}/perplexity", float(np.exp(total / count)))
+        self.log(f"{prefix}/log_loss", F.binary_cross_entropy_with_logits(odds, label.float()))
 
     def save(self, run: Path) -> None:
         """Writes model/: weights and tokenizer in the Hugging Face format."""

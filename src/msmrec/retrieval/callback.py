@@ -38,9 +38,9 @@ class ReadsPrompts(Protocol):
 class RetrievalCallback(Callback):
     """Builds vectors, index, histories and prompts, hands them to the model, and writes prompts/epoch=N.parquet.
 
-    Built before the loaders are made, and rebuilt at the end of an epoch, before its checkpoint is written; so
-    `trainer.reload_dataloaders_every_n_epochs` must equal `every_n_epochs`, or Lightning would go on with the loader of
-    the first epoch. A resumed run takes the histories that its file holds.
+    Built when Lightning asks for the loader of an epoch: before the first one, and between epochs as often as
+    `trainer.reload_dataloaders_every_n_epochs` says. That must equal `every_n_epochs`, or Lightning would go on with
+    the loader of the first epoch. A resumed run takes the histories that its file holds.
 
     Args:
         retriever: how histories are chosen.
@@ -55,7 +55,8 @@ class RetrievalCallback(Callback):
     ) -> None:
         self.retriever, self.every_n_epochs, self.texts = retriever, every_n_epochs, texts
         self.index = index
-        self.training: tuple[np.ndarray, np.ndarray] | None = None  # samples, histories (best first)
+        self._training: tuple[np.ndarray, np.ndarray] | None = None
+        self._built = -1  # epoch of the last build
         self._probe: np.ndarray | None = None  # last build's histories of the probes
         self.metrics: dict[str, float] = {}  # of the last build
         self._stale = True  # vectors are not those of the present weights
@@ -74,15 +75,17 @@ class RetrievalCallback(Callback):
         pl_module.histories = self
         self._stale = True
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The first build; on a resumed run the weights are back already, the loaders not yet made."""
-        self._build(trainer, pl_module, trainer.current_epoch, resume=True)
+    def for_training(self, pl_module: Any, data: RecDataModule) -> tuple[np.ndarray, np.ndarray]:
+        """(S,) samples of the epoch that comes and (S, K) their histories, best first. Called when its loader is made.
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A later build, for the next epoch."""
-        following = trainer.current_epoch + 1
-        if self.every_n_epochs and following % self.every_n_epochs == 0 and following != trainer.max_epochs:
-            self._build(trainer, pl_module, following, resume=False)
+        By then the epoch's number and the weights of a resumed run are back; in `on_fit_start` the number is not.
+        """
+        epoch = pl_module.current_epoch
+        epoch -= epoch % self.every_n_epochs if self.every_n_epochs else epoch
+        if self._built != epoch:
+            self._training, self._built = self._build(pl_module, data, epoch), epoch
+        assert self._training is not None
+        return self._training
 
     def for_evaluation(self, pl_module: Any, data: RecDataModule, rows: np.ndarray) -> np.ndarray:
         """(S, K) histories in the order of the prompt. Called when weights are restored and loaders are made."""
@@ -99,18 +102,17 @@ class RetrievalCallback(Callback):
         self.retriever.build(data, None if moving is None else moving.float().cpu().numpy())
         self._stale = False
 
-    def _build(self, trainer: L.Trainer, pl_module: Any, epoch: int, resume: bool) -> None:
-        data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    def _build(self, pl_module: Any, data: RecDataModule, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        trainer = pl_module.trainer
         self._make_vectors(data, pl_module)
         path = Path(trainer.default_root_dir) / "prompts" / f"epoch={epoch}.parquet"
         rows = pl_module.train_rows(data, epoch)
-        kept = _read(path, rows) if resume and epoch > 0 else None
-        if trainer.is_global_zero and kept is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not trainer.fast_dev_run and _read(path, rows) is None:
             self._write(path, data, pl_module, rows, self.retriever.choose(data, rows))
         trainer.strategy.barrier("prompts")
-        chosen = kept if kept is not None else _read(path, rows)
-        self.training = (rows, self.retriever.choose(data, rows) if chosen is None else chosen)
+        chosen = _read(path, rows)
         self._measure(data, pl_module, sample_rows(data.dataset, VAL))
+        return rows, self.retriever.choose(data, rows) if chosen is None else chosen
 
     def _measure(self, data: RecDataModule, pl_module: Any, rows: np.ndarray) -> None:
         """Logs how much the probes' histories changed, and how often the index alone finds something rated."""

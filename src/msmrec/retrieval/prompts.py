@@ -22,7 +22,10 @@ from msmrec.data.prepare import Dataset
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The words of a prompt. Braces name columns of the user's or the item's row, and what is said below."""
+    """The words of a prompt. Braces name columns of the user's or the item's row, and what is said below.
+
+    Write a title after a space everywhere ("Rated 4: {title}", "Likes {title}?"), or its first word is another token.
+    """
 
     system: str = "You predict whether a user will like an item. You answer with Yes or No."
     """The system turn, where the language model has one."""
@@ -89,7 +92,7 @@ class Prompts:
     def entries(self) -> list[str]:
         """Lines of the history, by `line`."""
         _fields(self.template.entry, "entry", self.dataset.items, ("rating", "soft"))
-        rows = self.dataset.items.to_dicts()
+        rows = self._items()
         words = [f"{value:g}" for value in self.values]
         count = len(self.values)
         return [
@@ -105,8 +108,12 @@ class Prompts:
         """N + 1 questions by item_id."""
         _fields(self.template.question, "question", self.dataset.items, ("label_above", "soft"))
         more = {"label_above": f"{self.label_above:g}", "soft": self.soft_token}
-        rows = self.dataset.items.iter_rows(named=True)
-        return ["\n", *(f"{self.template.question.format_map({**row, **more})}\n" for row in rows)]
+        return ["\n", *(f"{self.template.question.format_map({**row, **more})}\n" for row in self._items())]
+
+    def _items(self) -> list[dict[str, object]]:
+        """Rows of the catalogue; a list, such as the genres, is written with commas."""
+        lists = [name for name, kind in self.dataset.items.schema.items() if isinstance(kind, pl.List)]
+        return self.dataset.items.with_columns(pl.col(lists).list.join(", ")).to_dicts()
 
     def texts(self, rows: np.ndarray, history: np.ndarray) -> Iterator[str]:
         """Renders prompts one by one.
@@ -183,9 +190,7 @@ class PromptTokens:
         self.soft = np.where(self.flat == soft_id, np.repeat(item, self.size), 0).astype(np.int32)
         longest = int(self.size[: self.first_entry].max() + self.size[self.first_tail :].max())
         if longest + self.size[self.opening] > max_tokens:
-            raise InputError(
-                f"max_tokens {max_tokens}: profile and question alone take up to {longest} tokens; raise it"
-            )
+            raise InputError(f"max_tokens {max_tokens}: profile and question take up to {longest} tokens; raise it")
 
     def _pieces(self, rows: np.ndarray, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(S, K + 3) pieces of each prompt, -1 for none, and their sizes, 0 there."""

@@ -1,0 +1,182 @@
+"""RALLRec as users start it, on the tiny world: upstream runs, small Llama, 8-bit + LoRA, prompts between epochs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
+
+from msmrec.artifacts import InputError
+from msmrec.cli import build, evaluate, train
+from msmrec.columns import TEST
+from msmrec.ctr.head import LlamaCTR
+from msmrec.ctr.language_model import answer_token
+from msmrec.data.prepare import Dataset
+from msmrec.data.samples import sample_rows
+
+RALLREC = "rallrec_tiny_ml1m.yaml"
+SOFT = {"profile": "", "entry": "{soft} {rating} {title}", "question": "{soft} {title}"}
+
+
+@pytest.fixture(scope="module")
+def world(tiny_root: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Where everything lies; upstream runs are made by the first test that needs them and shared by the rest."""
+    folder = tmp_path_factory.mktemp("rallrec")
+    args = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache), "--runs", str(folder / "runs")]
+    return {"folder": folder, "args": args, "text": tiny_text(tiny_root), "cache": cache}
+
+
+def start(world: dict[str, Any], name: str, *more: str, **changes: Any) -> list[str]:
+    path = tiny_config(RALLREC, world["folder"], world["text"], **changes)
+    path = path.rename(path.with_name(f"{name}.yaml"))
+    return ["--config", str(path), *world["args"], "--run_dir", str(world["folder"] / name), *more]
+
+
+@pytest.fixture(scope="module")
+def trained(world: dict[str, Any]) -> Path:
+    return train(start(world, "plain"))
+
+
+def test_one_command_builds_all_of_it(trained: Path, world: dict[str, Any]) -> None:
+    record = json.loads((trained / "metrics.json").read_text())
+    assert {"auc", "log_loss", "accuracy", "accuracy_calibrated", "user_auc", "ece"} <= set(record["test"])
+    assert set(record["upstream"]) == {"lightgcn_ml1m_clicks", "projector_ml1m", "tiny_llama_ml1m"}
+    assert (world["folder"] / "runs" / "tiny_llama_ml1m" / "seed=0" / "model" / "model.safetensors").is_file()
+    predictions = pl.read_parquet(trained / "predictions.parquet")
+    dataset = Dataset(world["cache"] / "datasets" / f"{record['dataset']['name']}-{record['dataset']['fingerprint']}")
+    assert len(predictions) == len(sample_rows(dataset, TEST)) > 50 and predictions["prob"].is_between(0, 1).all()
+    prompts = pl.read_parquet(trained / "prompts" / "epoch=0.parquet")
+    assert prompts["prompt"][0].startswith("Nothing is known") and prompts["history"].dtype.shape == (6,)
+    size = (trained / "checkpoints" / "best.ckpt").stat().st_size
+    state = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=False)["state_dict"]
+    assert size < 1_000_000 and any("lora_" in n for n in state) and not any("embed_tokens" in n for n in state)
+
+
+def test_evaluation_repeats_the_numbers(trained: Path) -> None:
+    record = json.loads((trained / "metrics.json").read_text())
+    again = evaluate(["--run", str(trained), "--trainer.enable_progress_bar", "false"])
+    assert {k.split("/")[1]: v for k, v in again.items()} == record["test"]
+
+
+def fitted(trained: Path) -> LlamaCTR:
+    cli = build(["--config", str(trained / "config.yaml"), "--trainer.logger", "false"], save=False)
+    ckpt = str(trained / "checkpoints" / "best.ckpt")
+    cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
+    assert isinstance(cli.model, LlamaCTR)
+    return cli.model.eval()
+
+
+def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_not_leak(trained: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = fitted(trained)
+    loader = model.eval_loader(model.trainer.datamodule, 2)
+    batch = max(loader, key=lambda b: len(b.label))
+    with torch.no_grad():
+        logits = model.logits(batch)
+        alone = torch.cat([model.logits(one_sample(batch, k)) for k in range(len(batch.label))])
+    torch.testing.assert_close(alone, logits, atol=1e-4, rtol=1e-3)
+    # The adapter that the run left, on the base model, by peft itself, with all logits of the vocabulary.
+    from peft import PeftModel
+
+    base = model.trainer.datamodule.upstream["tiny_llama_ml1m"] / "model"
+    whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained / "adapter").eval()
+    yes, no = (answer_token(model.tokenizer, a) for a in ("Yes", "No"))
+    with torch.no_grad():
+        out = whole(input_ids=batch.input_ids).logits[torch.arange(len(batch.last)), batch.last]
+    wanted = torch.softmax(out[:, [yes, no]], 1)[:, 0]
+    # int8 weights here, float32 there
+    assert (wanted - torch.sigmoid(logits)).abs().max() < 0.03
+
+
+def one_sample(batch: Any, k: int) -> Any:
+    length = int(batch.last[k]) + 1
+    return type(batch)(*(part[k : k + 1, :length] if part.dim() == 2 else part[k : k + 1] for part in batch))
+
+
+def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[str, Any], trained: Path) -> None:
+    # The schedule is constant, so that a run of one epoch is the first half of a run of two.
+    changes = {"model.init_args.schedule": "constant"}
+    whole = train(start(world, "whole", **changes))
+    args = start(world, "halves", **changes)
+
+    class Killed(Exception):
+        pass
+
+    original = LlamaCTR.on_train_epoch_start
+
+    def kill(self: LlamaCTR) -> None:
+        if self.current_epoch == 1:
+            raise Killed
+        original(self)
+
+    LlamaCTR.on_train_epoch_start = kill  # type: ignore[method-assign]
+    try:
+        with pytest.raises(Killed):
+            train(args)
+    finally:
+        LlamaCTR.on_train_epoch_start = original  # type: ignore[method-assign]
+    kept = world["folder"] / "halves" / "prompts" / "epoch=1.parquet"
+    before = kept.read_bytes()
+    halves = train(args)
+    assert kept.read_bytes() == before  # read, not made again
+    one, two = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"] for run in (whole, halves)
+    )
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    assert json.loads((whole / "metrics.json").read_text())["protocol"]["retrieval"]["retrieval/overlap@6"] == 1.0
+
+
+def test_joint_training_moves_the_vectors_and_the_retrieval(world: dict[str, Any]) -> None:
+    joint = {"text": world["text"], "collaborative": "lightgcn_ml1m_clicks", "weight": 1.0}
+    run = train(
+        start(
+            world,
+            "joint",
+            **{
+                "model.init_args.joint": joint,
+                "model.init_args.prompt": SOFT,
+                "model.init_args.lr": 0.01,
+                "trainer.callbacks.0.init_args.retriever.channels": "relevant",
+                "trainer.callbacks.0.init_args.retriever.vectors.parts": ["aligned"],
+            },
+        )
+    )
+    record = json.loads((run / "metrics.json").read_text())
+    assert record["protocol"]["retrieval"]["retrieval/overlap@6"] < 1.0
+    assert evaluate(["--run", str(run)])["test/auc"] == record["test"]["auc"]
+
+
+def test_settings_that_would_mislead_are_refused(world: dict[str, Any], trained: Path) -> None:
+    with pytest.raises(InputError, match="stale prompts"):
+        train(start(world, "stale", **{"trainer.callbacks.0.init_args.every_n_epochs": 2}))
+    with pytest.raises(InputError, match="needs a RetrievalCallback"):
+        train(start(world, "bare", **{"trainer.callbacks": []}))
+    with pytest.raises(InputError, match="one needs the other"):
+        train(start(world, "soft", **{"model.init_args.prompt": {"entry": "{soft} {title}"}}))
+    with pytest.raises(InputError, match=r"tokens of the answer 'Certainly not'"):
+        train(start(world, "long", **{"model.init_args.prompt": {"yes": "Certainly not"}}))
+    with pytest.raises(InputError, match=r"could not be loaded .* set HF_TOKEN"):
+        train(start(world, "gone", **{"model.init_args.base": "no-such/model"}))
+    with pytest.raises(InputError, match="is read but not under needs"):
+        train(start(world, "unlisted", **{"model.init_args.soft": ["sasrec"], "model.init_args.prompt": SOFT}))
+    with pytest.raises(InputError, match="was trained with another model"):
+        path = tiny_config(RALLREC, world["folder"], world["text"])
+        upstream = world["folder"] / "lightgcn_ml1m_clicks.yaml"
+        upstream.write_text(upstream.read_text().replace("num_layers: 2", "num_layers: 1"))
+        train(["--config", str(path), *world["args"]])
+
+
+def test_soft_tokens_reach_the_score(world: dict[str, Any], trained: Path) -> None:
+    changes = {"model.init_args.soft": ["lightgcn_ml1m_clicks"], "model.init_args.prompt": SOFT}
+    model = fitted(train(start(world, "softly", **changes)))
+    batch = next(iter(model.eval_loader(model.trainer.datamodule, 2)))
+    with torch.no_grad():
+        first = model.logits(batch)
+        model.soft_vectors[batch.target_item] += 3.0
+        assert not torch.allclose(first, model.logits(batch))
+    assert np.isfinite(first.numpy()).all()
