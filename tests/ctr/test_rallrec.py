@@ -141,8 +141,8 @@ def test_joint_training_moves_the_vectors_and_the_retrieval(world: dict[str, Any
                 "model.init_args.joint": joint,
                 "model.init_args.prompt": SOFT,
                 "model.init_args.lr": 0.01,
-                "trainer.callbacks.0.init_args.retriever.channels": "relevant",
-                "trainer.callbacks.0.init_args.retriever.vectors.parts": ["aligned"],
+                "model.init_args.retriever.channels": "relevant",
+                "model.init_args.retriever.vectors.parts": ["aligned"],
             },
         )
     )

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TEST, TRAIN, VAL
+from msmrec.columns import RATING, TEST, TRAIN, VAL
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
 from msmrec.retrieval import history as module
 from msmrec.retrieval.history import recent_history, relevant_history, rerank
+from msmrec.retrieval.learned_reranker import fit, rerank_learned
 
 
 def vectors(dataset: Dataset, seed: int = 0, dim: int = 8) -> np.ndarray:
@@ -89,3 +90,18 @@ def test_bad_vectors_and_weights_are_refused(tiny_clicks: Dataset) -> None:
         relevant_history(tiny_clicks, [space], rows, 3)
     with pytest.raises(InputError, match="alpha"):
         rerank(tiny_clicks, recent_history(tiny_clicks, rows, 3), rows, 1.5, 1.0)
+
+
+def test_a_learned_reranker_finds_what_predicts(tiny_clicks: Dataset) -> None:
+    # Planted: whether the target is liked follows from whether the rating just before it was high, and nothing else.
+    rows = all_samples(tiny_clicks)
+    relevant = relevant_history(tiny_clicks, [vectors(tiny_clicks)], rows, 5)
+    label = tiny_clicks.column(RATING)[rows - 1] > 3
+    learned = fit(tiny_clicks, relevant, rows, label)
+    chosen = rerank_learned(tiny_clicks, learned, relevant, rows)
+    assert (chosen[:, 0] == rows - 1).mean() > 0.9 and (relevant.rows[:, 0] == rows - 1).mean() < 0.5
+    for sample in range(len(rows)):
+        got = chosen[sample][chosen[sample] >= 0].tolist()
+        assert (
+            len(set(got)) == len(got) == min(5, rows[sample] - tiny_clicks.offsets[tiny_clicks.user_id[rows[sample]]])
+        )

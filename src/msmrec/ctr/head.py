@@ -20,6 +20,7 @@ from msmrec.models.click import ClickModule
 from msmrec.models.projector import Aligner, info_nce
 from msmrec.retrieval.callback import RetrievalCallback
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, PromptTokens
+from msmrec.retrieval.retriever import Retriever
 from msmrec.text.item_text import ItemText
 
 
@@ -80,6 +81,7 @@ class LlamaCTR(ClickModule):
     are never made: P(click) = sigmoid(h . (w_yes - w_no)). The loss is its cross-entropy: on the answer only.
 
     Args:
+        retriever: which earlier ratings a prompt holds.
         base: a folder in the Hugging Face format, a name on the model hub, or a run under `needs:` that left a model.
         prompt: the words; see PromptTemplate.
         max_tokens: longest prompt; the oldest ratings of a longer one are left out.
@@ -109,6 +111,7 @@ class LlamaCTR(ClickModule):
     def __init__(
         self,
         num_items: int,
+        retriever: Retriever,
         base: str = "meta-llama/Llama-3.1-8B-Instruct",
         prompt: PromptTemplate = MOVIE_TEMPLATE,
         max_tokens: int = 2048,
@@ -128,6 +131,7 @@ class LlamaCTR(ClickModule):
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
+        self.retriever = retriever
         self.num_items, self.base, self.prompt, self.max_tokens = num_items, base, prompt, max_tokens
         self.train_samples, self.resample, self.augment = train_samples, resample, augment
         self.tokens_per_batch, self.quantisation, self.gradient_checkpointing = (
@@ -215,10 +219,10 @@ class LlamaCTR(ClickModule):
         if self.resample and self.histories.every_n_epochs != 1:
             raise InputError("model.resample draws samples each epoch: set RetrievalCallback.every_n_epochs to 1")
         rows, chosen = self.histories.for_training(self, data)
-        arrange = self.histories.retriever.arrange
+        arrange = self.retriever.arrange
         history = arrange(chosen)
         if self.augment:
-            other = arrange(chosen, "rank" if self.histories.retriever.order == "time" else "time")
+            other = arrange(chosen, "rank" if self.retriever.order == "time" else "time")
             rows, history = np.concatenate([rows, rows]), np.concatenate([history, other])
         return self._prompt_loader(data, rows, history, self.tokens_per_batch, shuffle=True)
 
@@ -232,8 +236,7 @@ class LlamaCTR(ClickModule):
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """What the prompts were."""
         assert self.histories is not None
-        retriever = self.histories.retriever
-        own = {"channels": retriever.channels, "k": retriever.k, "train_samples": self.train_samples}
+        own = {"channels": self.retriever.channels, "k": self.retriever.k, "train_samples": self.train_samples}
         return {**super().protocol(data), **own, "retrieval": self.histories.metrics}
 
     # -- the score ----------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class CIN(nn.Module):
         rows, sums = first, []
         for mix in self.mix:
             # First over i, which is a matrix product, then over j: all pairs (i, j) at once are several times slower.
+            assert isinstance(mix, nn.Linear)
             weight = mix.weight.view(-1, rows.shape[2], fields).transpose(1, 2).flatten(0, 1)  # (H F, rows)
             mixed = F.linear(rows, weight).view(len(rows) * depth, -1, fields)  # (B D, H, F)
             rows = (mixed @ first.reshape(-1, fields, 1).to(mixed.dtype)).view(len(rows), depth, -1)

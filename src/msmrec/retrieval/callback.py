@@ -24,6 +24,7 @@ class ReadsPrompts(Protocol):
     """A model whose batches are prompts. It asks `histories` for them when its loaders are made."""
 
     histories: "RetrievalCallback | None"
+    retriever: Retriever
 
     def train_rows(self, data: RecDataModule, epoch: int) -> np.ndarray:
         """(S,) the samples of a training epoch."""
@@ -38,23 +39,21 @@ class ReadsPrompts(Protocol):
 class RetrievalCallback(Callback):
     """Builds vectors, index, histories and prompts, hands them to the model, and writes prompts/epoch=N.parquet.
 
+    How histories are chosen is the model's `retriever`.
+
     Built when Lightning asks for the loader of an epoch: before the first one, and between epochs as often as
     `trainer.reload_dataloaders_every_n_epochs` says. That must equal `every_n_epochs`, or Lightning would go on with
     the loader of the first epoch. A resumed run takes the histories that its file holds.
 
     Args:
-        retriever: how histories are chosen.
         every_n_epochs: epochs between builds; 0 builds once. Where the model trains no vectors, a rebuild finds what
             was there before, and `retrieval/overlap@k` says so with 1.
         index: the catalogue's index, for `retrieval/hit`.
         texts: prompts in each parquet file that are written out as text, the others as rows only.
     """
 
-    def __init__(
-        self, retriever: Retriever, every_n_epochs: int = 0, index: ItemIndex | None = None, texts: int = 200
-    ) -> None:
-        self.retriever, self.every_n_epochs, self.texts = retriever, every_n_epochs, texts
-        self.index = index
+    def __init__(self, every_n_epochs: int = 0, index: ItemIndex | None = None, texts: int = 200) -> None:
+        self.every_n_epochs, self.index, self.texts = every_n_epochs, index, texts
         self._training: tuple[np.ndarray, np.ndarray] | None = None
         self._built = -1  # epoch of the last build
         self._probe: np.ndarray | None = None  # last build's histories of the probes
@@ -91,7 +90,8 @@ class RetrievalCallback(Callback):
         """(S, K) histories in the order of the prompt. Called when weights are restored and loaders are made."""
         if self._stale:
             self._make_vectors(data, pl_module)
-        return self.retriever.arrange(self.retriever.choose(data, rows))
+        history: np.ndarray = pl_module.retriever.arrange(pl_module.retriever.choose(data, rows))
+        return history
 
     def _make_vectors(self, data: RecDataModule, pl_module: Any) -> None:
         training = pl_module.training
@@ -99,7 +99,7 @@ class RetrievalCallback(Callback):
         with torch.no_grad():
             moving = pl_module.aligned_vectors()
         pl_module.train(training)
-        self.retriever.build(data, None if moving is None else moving.float().cpu().numpy())
+        pl_module.retriever.build(data, None if moving is None else moving.float().cpu().numpy())
         self._stale = False
 
     def _build(self, pl_module: Any, data: RecDataModule, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,34 +108,34 @@ class RetrievalCallback(Callback):
         path = Path(trainer.default_root_dir) / "prompts" / f"epoch={epoch}.parquet"
         rows = pl_module.train_rows(data, epoch)
         if trainer.is_global_zero and not trainer.fast_dev_run and _read(path, rows) is None:
-            self._write(path, data, pl_module, rows, self.retriever.choose(data, rows))
+            self._write(path, data, pl_module, rows, pl_module.retriever.choose(data, rows))
         trainer.strategy.barrier("prompts")
         chosen = _read(path, rows)
         self._measure(data, pl_module, sample_rows(data.dataset, VAL))
-        return rows, self.retriever.choose(data, rows) if chosen is None else chosen
+        return rows, pl_module.retriever.choose(data, rows) if chosen is None else chosen
 
     def _measure(self, data: RecDataModule, pl_module: Any, rows: np.ndarray) -> None:
         """Logs how much the probes' histories changed, and how often the index alone finds something rated."""
         rows = rows[:: max(1, len(rows) // PROBES)]
-        chosen = self.retriever.choose(data, rows)
+        chosen = pl_module.retriever.choose(data, rows)
         metrics = {}
         if self._probe is not None:
             same = (chosen[:, :, None] == self._probe[:, None, :]) & (chosen[:, :, None] >= 0)
             metrics[f"retrieval/overlap@{chosen.shape[1]}"] = same.sum() / max((chosen >= 0).sum(), 1)
         self._probe = chosen
-        if self.index is not None and self.retriever.spaces:
-            metrics["retrieval/hit"] = self._hit(data, rows)
+        if self.index is not None and pl_module.retriever.spaces:
+            metrics["retrieval/hit"] = self._hit(pl_module, data, rows)
         for logger in pl_module.trainer.loggers:
             logger.log_metrics({name: float(value) for name, value in metrics.items()}, pl_module.trainer.global_step)
         self.metrics = {name: float(value) for name, value in metrics.items()}
 
-    def _hit(self, data: RecDataModule, rows: np.ndarray) -> float:
+    def _hit(self, pl_module: Any, data: RecDataModule, rows: np.ndarray) -> float:
         """Share of samples that have, among the target's K nearest items of the catalogue, one that the user rated."""
         assert self.index is not None
-        vectors, dataset = self.retriever.spaces[0], data.dataset
+        vectors, dataset = pl_module.retriever.spaces[0], data.dataset
         self.index.build(vectors, catalogue=dataset.info["fingerprint"])
         target = dataset.item_id[rows]
-        _, near = self.index.search(vectors[target], self.retriever.k, exclude=None)
+        _, near = self.index.search(vectors[target], pl_module.retriever.k, exclude=None)
         # Pairs (user, item) rated before the sample, looked up in one sorted list: code -> first row.
         wide = dataset.num_items + 1
         code = dataset.user_id.astype(np.int64) * wide + dataset.item_id
@@ -146,7 +146,7 @@ class RetrievalCallback(Callback):
         return float(found.any(1).mean())
 
     def _write(self, path: Path, data: RecDataModule, pl_module: Any, rows: np.ndarray, chosen: np.ndarray) -> None:
-        shown = self.retriever.arrange(chosen[: self.texts])
+        shown = pl_module.retriever.arrange(chosen[: self.texts])
         texts = pl_module.prompt_texts(data, rows[: self.texts], shown)
         frame = pl.DataFrame(
             {

@@ -5,12 +5,18 @@ from typing import Literal
 import numpy as np
 
 from msmrec.artifacts import InputError
+from msmrec.columns import RATING, TRAIN
 from msmrec.data.datamodule import RecDataModule
-from msmrec.retrieval.history import recent_history, relevant_history, rerank
+from msmrec.data.samples import sample_rows
+from msmrec.retrieval.history import Channel, recent_history, relevant_history, rerank
+from msmrec.retrieval.learned_reranker import LearnedReranker, fit, rerank_learned
 from msmrec.retrieval.prompts import in_time
 from msmrec.retrieval.vectors import ItemVectors
 
-Channels = Literal["none", "recent", "relevant", "reranked"]
+Channels = Literal["none", "recent", "relevant", "reranked", "learned"]
+NEED_VECTORS = ("relevant", "reranked", "learned")
+FITTED_ON = 20_000  # training samples that a learned reranker sees
+BLOCK = 1 << 16  # samples whose candidates are weighed at once
 
 
 class Retriever:
@@ -18,8 +24,8 @@ class Retriever:
 
     Args:
         channels: none; recent (the K latest); relevant (the K nearest to the target); or reranked: both merged by
-            eq. 8 of the RALLRec paper.
-        vectors: which vectors say what is near; needed by relevant and reranked.
+            eq. 8 of the RALLRec paper; or learned: both merged by a reranker fitted on the training part.
+        vectors: which vectors say what is near; needed by relevant, reranked and learned.
         k: ratings in a prompt, at most.
         alpha: weight of the relevant channel in eq. 8.
         beta: how fast the weight of a place falls in eq. 8.
@@ -36,18 +42,24 @@ class Retriever:
         beta: float = 1.0,
         order: Literal["time", "rank"] = "time",
     ) -> None:
-        if channels in ("relevant", "reranked") and vectors is None:
+        if channels in NEED_VECTORS and vectors is None:
             raise InputError(f"retriever.channels {channels} needs retriever.vectors: which item vectors to compare")
         if k < 1:
             raise InputError(f"retriever.k {k}: at least 1; channels: none leaves the history out")
         self.channels, self.vectors, self.k = channels, vectors, k
         self.alpha, self.beta, self.order = alpha, beta, order
         self.spaces: list[np.ndarray] = []
+        self.learned: LearnedReranker | None = None
 
     def build(self, data: RecDataModule, aligned: np.ndarray | None = None) -> None:
         """Makes the vectors ready; see ItemVectors.spaces."""
-        if self.vectors is not None and self.channels in ("relevant", "reranked"):
+        if self.vectors is not None and self.channels in NEED_VECTORS:
             self.spaces = self.vectors.spaces(data, aligned)
+        if self.channels == "learned":
+            rows = sample_rows(data.dataset, TRAIN)
+            rows = np.sort(np.random.default_rng(0).permutation(rows)[:FITTED_ON])
+            label = data.dataset.column(RATING)[rows] > data.label_above
+            self.learned = fit(data.dataset, relevant_history(data.dataset, self.spaces, rows, self.k), rows, label)
 
     def choose(self, data: RecDataModule, rows: np.ndarray) -> np.ndarray:
         """(S, K) int32 rows of earlier ratings for (S,) samples, best first, -1 pads."""
@@ -55,10 +67,17 @@ class Retriever:
             return np.full((len(rows), 1), -1, np.int32)
         if self.channels == "recent":
             return recent_history(data.dataset, rows, self.k)
-        relevant = relevant_history(data.dataset, self.spaces, rows, self.k).rows
+        relevant = relevant_history(data.dataset, self.spaces, rows, self.k)
         if self.channels == "relevant":
-            return relevant
-        return rerank(data.dataset, relevant, rows, self.alpha, self.beta)
+            return relevant.rows
+        if self.channels == "reranked":
+            return rerank(data.dataset, relevant.rows, rows, self.alpha, self.beta)
+        assert self.learned is not None
+        chosen = np.empty_like(relevant.rows)
+        for k in range(0, len(rows), BLOCK):
+            part = Channel(relevant.rows[k : k + BLOCK], relevant.similarity[k : k + BLOCK])
+            chosen[k : k + BLOCK] = rerank_learned(data.dataset, self.learned, part, rows[k : k + BLOCK])
+        return chosen
 
     def arrange(self, chosen: np.ndarray, order: Literal["time", "rank"] | None = None) -> np.ndarray:
         """(S, K) the same rows in the order of the prompt; -1 in front."""

@@ -1,0 +1,103 @@
+"""A reranker that is learned instead of set by alpha and beta: the option that the RALLRec paper leaves open.
+
+Which earlier ratings say most about the target? Those whose weighted mean predicts best whether the target was liked.
+So a small network gives each candidate (the union of both channels) a weight from how near, how recent and how extreme
+it is; the weights are trained through the click that the weighted ratings predict, and then choose the prompt's K.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msmrec.columns import RATING
+from msmrec.data.prepare import Dataset
+from msmrec.retrieval.history import Channel, recent_history
+
+FEATURES = 5
+
+
+class LearnedReranker(nn.Module):
+    """Weights of candidates, and the click that they predict.
+
+    Args:
+        hidden_dim: of the two-layer network.
+    """
+
+    def __init__(self, hidden_dim: int = 16) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(FEATURES, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 1))
+        self.answer = nn.Linear(2, 1)  # from the weighted and the plain mean of the ratings
+
+    def forward(self, features: Tensor, real: Tensor) -> Tensor:
+        """(S, C) log weights of candidates; -inf where there is none."""
+        weight: Tensor = self.score(features)[..., 0].masked_fill(~real, -torch.inf)
+        return weight
+
+    def click(self, weight: Tensor, rating: Tensor, real: Tensor) -> Tensor:
+        """(S,) log odds of a click from (S, C) log weights and ratings."""
+        share = torch.softmax(weight, 1).nan_to_num()
+        plain = (rating * real).sum(1) / real.sum(1).clamp(min=1)
+        odds: Tensor = self.answer(torch.stack([(share * rating).sum(1), plain], 1))[:, 0]
+        return odds
+
+
+def candidates(dataset: Dataset, relevant: Channel, rows: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
+    """The union of both channels.
+
+    Args:
+        relevant: from `relevant_history`. rows: (S,) the samples.
+
+    Returns:
+        (S, 2K) int32 rows, -1 where there is none or it stood in the relevant channel already; (S, 2K, FEATURES);
+        (S, 2K) ratings, centred by the scale's middle; (S, 2K) bool, True at candidates.
+    """
+    near, k = relevant.rows, relevant.rows.shape[1]
+    late = recent_history(dataset, rows, k)
+    step = rows[:, None].astype(np.int32) - near
+    column = np.where((near >= 0) & (step <= k), step - 1, k)
+    again = np.zeros((len(rows), k + 1), bool)
+    np.put_along_axis(again, column, True, 1)
+    both = np.concatenate([near, np.where(again[:, :k], -1, late)], 1)
+    real = torch.from_numpy(both >= 0)
+    similarity = np.concatenate([relevant.similarity, np.zeros_like(relevant.similarity)], 1)
+    in_near = np.concatenate([np.ones_like(near), np.zeros_like(late)], 1).astype(np.float32)
+    place = np.tile(1 / np.arange(1, k + 1, dtype=np.float32), (len(rows), 2))
+    back = np.log1p(np.maximum(rows[:, None] - both, 0)).astype(np.float32)
+    scale = dataset.column(RATING)
+    rating = ((scale - (scale.min() + scale.max()) / 2) / max(float(np.ptp(scale)) / 2, 1e-6)).astype(np.float32)
+    rating = rating[both]
+    columns = (np.where(np.isfinite(similarity), similarity, 0), in_near, place * in_near, back, np.abs(rating))
+    features = torch.from_numpy(np.stack(columns, -1).astype(np.float32))
+    return both, features * real[..., None], torch.from_numpy(rating) * real, real
+
+
+def fit(
+    dataset: Dataset, relevant: Channel, rows: np.ndarray, label: np.ndarray, steps: int = 300, seed: int = 0
+) -> LearnedReranker:
+    """Trains the weights on samples of the training part, all of them in every step.
+
+    Args:
+        relevant: from `relevant_history`. rows, label: (S,) samples and whether they were liked.
+    """
+    _, features, rating, real = candidates(dataset, relevant, rows)
+    wanted = torch.from_numpy(label.astype(np.float32))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        reranker = LearnedReranker()
+    optimizer = torch.optim.Adam(reranker.parameters(), lr=0.02)
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        for _ in range(steps):
+            odds = reranker.click(reranker(features, real), rating, real)
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(odds, wanted).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return reranker.requires_grad_(False)
+
+
+def rerank_learned(dataset: Dataset, reranker: LearnedReranker, relevant: Channel, rows: np.ndarray) -> np.ndarray:
+    """(S, K) int32 the candidates of highest weight, best first, -1 pads."""
+    both, features, _, real = candidates(dataset, relevant, rows)
+    weight, index = reranker(features, real).topk(relevant.rows.shape[1], dim=1)
+    chosen = np.take_along_axis(both, index.numpy(), 1)
+    return np.where(torch.isfinite(weight).numpy(), chosen, np.int32(-1))
