@@ -39,6 +39,11 @@ TEMPLATE = {
 def tiny_config(name: str, folder: Path, text: dict[str, Any], **changes: Any) -> Path:
     """Writes a shipped config, and those that it needs, for the tiny world into `folder`; returns its path."""
     config = yaml.safe_load((CONFIGS / name).read_text())
+    if str(config["model"]["init_args"].get("base", "")).startswith("meta-llama"):
+        config["model"]["init_args"]["base"] = "tiny_llama_ml1m"  # nobody's weights are here
+        config["needs"].append("tiny_llama_ml1m.yaml")
+    if config["model"]["class_path"] in ("LlamaCTR", "TinyLlama"):
+        config["model"]["init_args"].setdefault("prompt", {})
     config["needs"] = [str(tiny_config(need, folder, text)) for need in config.get("needs", [])]
     _shrink(config, text)
     for key, value in changes.items():

@@ -140,15 +140,18 @@ class RunCLI(LightningCLI):
         Processes that need the same run wait for the one that trains it.
         """
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        data, seed, short = config["data"], config["seed_everything"], config["trainer"]["fast_dev_run"]
+        data, seed, trainer = config["data"], config["seed_everything"], config["trainer"]
+        short = bool(trainer["fast_dev_run"]) or trainer["limit_train_batches"] is not None
         # A dry run must not leave a run that a real one would take for its upstream.
-        run = Path(config["runs"], *(["dry"] if short else []), Path(need).stem, f"seed={seed}")
-        args = ["--config", need, f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(config["runs"])]
+        runs = Path(config["runs"])
+        runs = runs / "dry" if short and runs.name != "dry" else runs
+        run = runs / Path(need).stem / f"seed={seed}"
+        args = ["--config", need, f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
         for key in ("source", "root", "cache", "protocol", "label_above"):
             if data[key] is not None:
                 args += [f"--data.{key}", data[key] if isinstance(data[key], str) else json.dumps(data[key])]
-        args += [f"--trainer.accelerator={config['trainer']['accelerator']}"]
-        args += [] if config["trainer"]["logger"] else ["--trainer.logger=false"]
+        args += [f"--trainer.accelerator={trainer['accelerator']}"]
+        args += [] if trainer["logger"] else ["--trainer.logger=false"]
         args += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"] if short else []
         run.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(run.parent / f".lock-{run.name}", timeout=24 * 3600):

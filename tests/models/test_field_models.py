@@ -257,3 +257,10 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny_args: list[str
     second = train([*args, *last, "--run_dir", str(tmp_path / "second")])
     states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"] for r in (whole, second)]
     assert len(states[0]) > 10 and all(torch.equal(v, states[1][name]) for name, v in states[0].items())
+
+
+def test_item_vectors_are_left_for_others(tiny_clicks: Dataset) -> None:
+    model = DCN(history=(3,), embedding_dim=4, hidden=(8,))
+    model.make(encode_fields(tiny_clicks, 3.0, None, None))
+    vectors = model.vectors_to_export()["item_embeddings"]
+    assert vectors.shape == (tiny_clicks.num_items + 1, 4) and not vectors[0].any() and vectors[1:].any(1).all()

@@ -94,11 +94,12 @@ class FieldModel(ClickModule):
         if self.fields is None and "fields" in checkpoint:
             self.make(Fields(**checkpoint["fields"]))
 
-    def eval_loader(self, data: RecDataModule, split: int) -> Any:
-        """As ClickModule's, with the attribute that Lightning reads of evaluation loaders that have a sampler."""
-        loader = super().eval_loader(data, split)
-        loader.batch_sampler = None
-        return loader
+    def vectors_to_export(self) -> dict[str, Tensor]:
+        """The items' own vectors, (N + 1, D): they know what is liked, which a language model may be told."""
+        if self.fields is None or self.embedding.item_column is None:
+            return {}
+        vectors = self.embedding.items(torch.arange(len(self.fields.item_codes), device=self.device))
+        return {"item_embeddings": vectors[:, : self.embedding_dim]}
 
     # -- what is learned ----------------------------------------------------------------------------------------------
 
