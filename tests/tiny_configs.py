@@ -41,18 +41,17 @@ def tiny_config(name: str, folder: Path, text: dict[str, Any], **changes: Any) -
     config = yaml.safe_load((CONFIGS / name).read_text())
     if str(config["model"]["init_args"].get("base", "")).startswith("meta-llama"):
         config["model"]["init_args"]["base"] = "tiny_llama_ml1m"  # nobody's weights are here
-        config["needs"].append("tiny_llama_ml1m.yaml")
+        config.setdefault("needs", []).append("tiny_llama_ml1m.yaml")
     if config["model"]["class_path"] in ("LlamaCTR", "TinyLlama"):
         config["model"]["init_args"].setdefault("prompt", {})
     config["needs"] = [str(tiny_config(need, folder, text)) for need in config.get("needs", [])]
     _shrink(config, text)
+    config["trainer"]["max_epochs"] = 2
     for key, value in changes.items():
         part, *path = [config, *key.split(".")]
         for step in path[:-1]:
             part = part[int(step)] if isinstance(part, list) else part.setdefault(step, {})
         part[path[-1]] = value
-    if "trainer" in config:
-        config["trainer"]["max_epochs"] = 2
     path = folder / name
     path.write_text(yaml.safe_dump(config))
     return path

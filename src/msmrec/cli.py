@@ -250,12 +250,18 @@ def train(args: Sequence[str] | None = None) -> Path:
     last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
     trainer.callbacks += [clock, last]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
-    _load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
+    best: str | None = None
+    if trainer.max_epochs == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)  # a model as it came: nothing is trained
+        best = str(run / "checkpoints" / "best.ckpt")
+        trainer.save_checkpoint(best)
+    else:
+        _load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
+        best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return run
-    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
     if not best:
         raise InputError(f"{run}: no checkpoint was kept; validation never ran, so raise trainer.max_epochs")
     validated = dict(trainer.validate(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])

@@ -171,6 +171,14 @@ def test_settings_that_would_mislead_are_refused(world: dict[str, Any], trained:
         train(["--config", str(path), *world["args"]])
 
 
+def test_a_language_model_as_it_is_can_be_evaluated(world: dict[str, Any], trained: Path) -> None:
+    path = tiny_config("llama_untuned_ml1m.yaml", world["folder"], world["text"], **{"trainer.max_epochs": 0})
+    run = train(["--config", str(path), *world["args"]])
+    record = json.loads((run / "metrics.json").read_text())
+    assert record["train"]["epochs"] == 0 and 0 <= record["test"]["auc"] <= 1 and not (run / "adapter").exists()
+    assert evaluate(["--run", str(run)])["test/auc"] == record["test"]["auc"]
+
+
 def test_soft_tokens_reach_the_score(world: dict[str, Any], trained: Path) -> None:
     changes = {"model.init_args.soft": ["lightgcn_ml1m_clicks"], "model.init_args.prompt": SOFT}
     model = fitted(train(start(world, "softly", **changes)))

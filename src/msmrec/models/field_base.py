@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import SampleBatch
 from msmrec.models.click import ClickModule
 from msmrec.models.fields import FieldEmbedding, Fields, encode_fields
