@@ -53,7 +53,7 @@ def for_model(config: str, args: list[str]) -> list[str]:
     return [a for a in args if "msmrec" in config or "init_args.text" not in a]
 
 
-@pytest.mark.parametrize("config", ALL_CONFIGS)
+@pytest.mark.parametrize("config", [name for name in ALL_CONFIGS if name != "llama_untuned_ml1m.yaml"])  # tests/ctr
 def test_every_config_parses_and_fits_two_batches(config: str, tiny_args: list[str], tmp_path: Path) -> None:
     args = for_model(config, tiny_args)
     text = json.loads(tiny_args[-1].split("=", 1)[1])

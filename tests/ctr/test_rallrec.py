@@ -175,6 +175,8 @@ def test_a_language_model_as_it_is_can_be_evaluated(world: dict[str, Any], train
     path = tiny_config("llama_untuned_ml1m.yaml", world["folder"], world["text"], **{"trainer.max_epochs": 0})
     run = train(["--config", str(path), *world["args"]])
     record = json.loads((run / "metrics.json").read_text())
+    with pytest.raises(InputError, match="nothing else is trained"):
+        train(["--config", str(path), *world["args"], "--trainer.max_epochs=1", "--run_dir", str(run) + "-1"])
     assert record["train"]["epochs"] == 0 and 0 <= record["test"]["auc"] <= 1 and not (run / "adapter").exists()
     assert evaluate(["--run", str(run)])["test/auc"] == record["test"]["auc"]
 

@@ -262,6 +262,11 @@ class LlamaCTR(ClickModule):
         odds: Tensor = both[:, 0] - both[:, 1]
         return odds
 
+    def on_fit_start(self) -> None:
+        """Refuses to train where there is nothing to train."""
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise InputError("model.lora_rank is 0 and nothing else is trained: set trainer.max_epochs to 0")
+
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:  # type: ignore[override]
         """Cross-entropy of the answer, and InfoNCE where a projector is trained along."""
         aligned = self.aligned_vectors()
