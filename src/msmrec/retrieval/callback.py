@@ -107,7 +107,9 @@ class RetrievalCallback(Callback):
         self._make_vectors(data, pl_module)
         path = Path(trainer.default_root_dir) / "prompts" / f"epoch={epoch}.parquet"
         rows = pl_module.train_rows(data, epoch)
-        if trainer.is_global_zero and not trainer.fast_dev_run and _read(path, rows) is None:
+        # Only a resumed run trusts a file that is there: a run killed in its first epoch may have left another's.
+        kept = trainer.ckpt_path is not None and _read(path, rows) is not None
+        if trainer.is_global_zero and not trainer.fast_dev_run and not kept:
             self._write(path, data, pl_module, rows, pl_module.retriever.choose(data, rows))
         trainer.strategy.barrier("prompts")
         chosen = _read(path, rows)
