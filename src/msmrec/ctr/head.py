@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
-from msmrec.columns import RATING, TRAIN
+from msmrec.columns import RATING, TRAIN, VAL
 from msmrec.ctr.batches import PromptBatch, PromptLoader
 from msmrec.ctr.language_model import LanguageModel, Quantisation, load, prompt_tokens, resolve
 from msmrec.data.datamodule import RecDataModule
@@ -87,6 +87,7 @@ class LlamaCTR(ClickModule):
         max_tokens: longest prompt; the oldest ratings of a longer one are left out.
         train_samples: samples of an epoch, drawn from the training part.
         resample: draw others each epoch.
+        val_samples: validate on as many, spread evenly over the part; None for all. The test is always on all.
         augment: the paper's mixed training: every sample twice, its history by rank and in time.
         tokens_per_batch: positions of a training batch.
         quantisation: of the frozen weights: none, 8bit or 4bit.
@@ -117,6 +118,7 @@ class LlamaCTR(ClickModule):
         max_tokens: int = 2048,
         train_samples: int = 8192,
         resample: bool = False,
+        val_samples: int | None = None,
         augment: bool = True,
         tokens_per_batch: int = 16_384,
         quantisation: Quantisation = "8bit",
@@ -134,6 +136,7 @@ class LlamaCTR(ClickModule):
         self.retriever = retriever
         self.num_items, self.base, self.prompt, self.max_tokens = num_items, base, prompt, max_tokens
         self.train_samples, self.resample, self.augment = train_samples, resample, augment
+        self.val_samples = val_samples
         self.tokens_per_batch, self.quantisation, self.gradient_checkpointing = (
             tokens_per_batch, quantisation, gradient_checkpointing,
         )  # fmt: skip
@@ -227,16 +230,23 @@ class LlamaCTR(ClickModule):
         return self._prompt_loader(data, rows, history, self.tokens_per_batch, shuffle=True)
 
     def eval_loader(self, data: RecDataModule, split: int) -> PromptLoader:
-        """Prompts of all samples of the part."""
+        """Prompts of all samples of the part, or of some for validation."""
         assert self.histories is not None
         rows = sample_rows(data.dataset, split)
+        if split == VAL and self.val_samples is not None and self.val_samples < len(rows):
+            rows = rows[np.linspace(0, len(rows) - 1, self.val_samples).round().astype(np.int64)]
         history = self.histories.for_evaluation(self, data, rows)
         return self._prompt_loader(data, rows, history, 4 * self.tokens_per_batch, shuffle=False)
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """What the prompts were."""
         assert self.histories is not None
-        own = {"channels": self.retriever.channels, "k": self.retriever.k, "train_samples": self.train_samples}
+        own = {
+            "val_samples": self.val_samples,
+            "channels": self.retriever.channels,
+            "k": self.retriever.k,
+            "train_samples": self.train_samples,
+        }
         return {**super().protocol(data), **own, "retrieval": self.histories.metrics}
 
     # -- the score ----------------------------------------------------------------------------------------------------
