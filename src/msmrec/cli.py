@@ -183,6 +183,9 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     # What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
+    warnings.filterwarnings("ignore", ".*nn.functional.all_gather is deprecated.*")
+    warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
@@ -297,7 +300,8 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
         ckpt, lambda: run(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
     )
     metrics = {k: float(v) for k, v in result[0].items()}
-    _print_row(Path(known.run or known.config), cli.model, metrics)
+    if cli.trainer.is_global_zero:
+        _print_row(Path(known.run or known.config), cli.model, metrics)
     return metrics
 
 

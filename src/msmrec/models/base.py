@@ -61,6 +61,33 @@ class Module(L.LightningModule):
         """What metrics.json says of the evaluation beside the dataset's own protocol."""
         return {"tie_order": "file order", "val_in_train": False}
 
+    # -- several processes --------------------------------------------------------------------------------------------
+
+    def largest(self, *numbers: int) -> list[int]:
+        """The largest value of each number over all processes."""
+        mine = torch.tensor(numbers, device=self.device)
+        if self.trainer.world_size > 1:
+            mine = torch.as_tensor(self.all_gather(mine)).view(-1, len(numbers)).amax(0)
+        return mine.tolist()
+
+    def gather(self, *columns: Tensor) -> list[Tensor]:
+        """Rows of all processes, (S, ...) each, one process after the other."""
+        if self.trainer.world_size == 1:
+            return list(columns)
+        count = torch.as_tensor(self.all_gather(torch.tensor(len(columns[0]), device=self.device)))  # (processes,)
+        width = int(count.max())
+        real = (torch.arange(width, device=self.device) < count[:, None]).flatten()
+        gathered = []
+        for column in columns:
+            padded = column.new_zeros(width, *column.shape[1:])
+            padded[: len(column)] = column
+            gathered.append(torch.as_tensor(self.all_gather(padded)).flatten(0, 1)[real])
+        return gathered
+
+    def log_all(self, metrics: dict[str, float]) -> None:
+        """Logs metrics that are the same on all processes."""
+        self.log_dict(metrics, sync_dist=self.trainer.world_size > 1)
+
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors (biases, norms), and the schedule, stepped every batch."""
         matrices = [p for p in self.parameters() if p.requires_grad and p.dim() > 1]
@@ -195,19 +222,11 @@ class RecModule(Module):
         self._finish("test")
 
     def _finish(self, prefix: str) -> None:
-        user = torch.cat([part[0] for part in self._parts])
-        width = max(part[1].shape[1] for part in self._parts)
-        worst = max(int(part[1].max()) for part in self._parts)
+        width, worst = self.largest(max(p[1].shape[1] for p in self._parts), max(int(p[1].max()) for p in self._parts))
         ranks = torch.cat([torch.nn.functional.pad(p[1], (0, width - p[1].shape[1]), value=worst) for p in self._parts])
-        counts = torch.cat([part[2] for part in self._parts])
+        user, counts = (torch.cat([part[k] for part in self._parts]) for k in (0, 2))
         self._parts.clear()
+        user, ranks, counts = self.gather(user, ranks, counts)
         metrics = ranking_metrics(ranks, counts, self.cutoffs)
         self.results = {"user_id": user, "rank": ranks.amin(1), **metrics}
-        # Sums, so that processes with different numbers of users weigh right.
-        sums = torch.stack([user.new_tensor(len(user)).double(), *(m.double().sum() for m in metrics.values())])
-        if self.trainer.world_size > 1:
-            gathered = self.all_gather(sums)
-            assert isinstance(gathered, Tensor)
-            sums = gathered.sum(0)
-        means = (sums[1:] / sums[0]).tolist()
-        self.log_dict({f"{prefix}/{k}": v for k, v in zip(metrics, means, strict=True)}, rank_zero_only=True)
+        self.log_all({f"{prefix}/{name}": float(value.double().mean()) for name, value in metrics.items()})

@@ -91,19 +91,11 @@ class ClickModule(Module):
         """(S,) user, item, label, probability of all processes' samples."""
         columns = [torch.cat(column) for column in zip(*self._parts, strict=True)]
         self._parts.clear()
-        if self.trainer.world_size == 1:
-            return columns
-        count = columns[0].new_tensor([len(columns[0])])
-        counts = self.all_gather(count)
-        assert isinstance(counts, Tensor)
-        width = int(counts.max())
-        real = (torch.arange(width, device=count.device) < counts.view(-1, 1)).flatten()
-        padded = [self.all_gather(F.pad(column, (0, width - len(column)))) for column in columns]
-        return [column.flatten()[real] for column in padded if isinstance(column, Tensor)]
+        return self.gather(*columns)
 
     def _finish(self, prefix: str, user: Tensor, item: Tensor, label: Tensor, probs: Tensor) -> None:
         per_user = user_auc(probs, label, user)
         metrics = ctr_metrics(probs, label, per_user, self.threshold)
         self.predictions = {"user_id": user, ITEM_ID: item, "label": label, "prob": probs}
         self.results = per_user._asdict()
-        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, rank_zero_only=True)
+        self.log_all({f"{prefix}/{name}": value for name, value in metrics.items()})
