@@ -58,6 +58,9 @@ def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, t
         compare_slices(runs)
     with pytest.raises(InputError, match="not finished"):
         compare_slices([tmp_path])
+    pl.DataFrame({"user_id": [1], "auc": [0.5]}).write_parquet(runs[0] / "per_user.parquet")
+    with pytest.raises(InputError, match="not a ranking run"):
+        compare_slices(runs[:1])
 
 
 def test_rank_correlations_by_hand() -> None:

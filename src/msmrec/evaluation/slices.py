@@ -61,6 +61,8 @@ def compare_slices(runs: Sequence[Path]) -> str:
         if not (run / "metrics.json").is_file():
             raise InputError(f"{run}: no metrics.json; the run is not finished")
         record = json.loads((run / "metrics.json").read_text())
+        if METRICS[0] not in pl.read_parquet_schema(run / "per_user.parquet"):
+            raise InputError(f"{run}: not a ranking run, so it has no {METRICS[0]} to slice")
         config = yaml.safe_load((run / "config.yaml").read_text())
         info = record["dataset"]
         fingerprints.add(info["fingerprint"])
