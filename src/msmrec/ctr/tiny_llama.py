@@ -197,7 +197,7 @@ class TinyLlama(Module):
         return flat, made.length + 1
 
     def train_loader(self, data: RecDataModule) -> Corpus:
-        """All texts, and other prompts every epoch."""
+        """All texts, and prompts: others each epoch where `trainer.reload_dataloaders_every_n_epochs` is 1."""
         rows = sample_rows(data.dataset, TRAIN)
         order = np.random.default_rng(data.seed).permutation(len(rows))
         count = min(self.train_samples, len(rows))
