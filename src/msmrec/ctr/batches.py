@@ -63,8 +63,8 @@ class PromptLoader(EpochLoader):
             [tokens.lengths(rows[k : k + BLOCK], history[k : k + BLOCK]) for k in range(0, len(rows), BLOCK)]
         )
         ordered = np.sort(self.length)[::-1]
-        # Every process takes part in every step, so there are at least as many batches as processes.
-        tokens_per_batch = min(tokens_per_batch, int(self.length.sum()) // world_size)
+        if world_size > 1:  # every process takes part in every step, so there are at least as many batches
+            tokens_per_batch = min(tokens_per_batch, int(self.length.sum()) // world_size)
         self.sizes: list[int] = []
         done = 0
         while done < len(ordered):

@@ -108,8 +108,8 @@ class TrainLoader(EpochLoader):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         # Lengths do not change, so neither does the plan: how many sequences each batch takes, longest first.
         ordered = np.sort(self.length.cpu().numpy())[::-1]
-        # Every process takes part in every step, so there are at least as many batches as processes.
-        tokens_per_batch = min(tokens_per_batch, max(int(ordered.sum()) // world_size, 1))
+        if world_size > 1:  # every process takes part in every step, so there are at least as many batches
+            tokens_per_batch = min(tokens_per_batch, max(int(ordered.sum()) // world_size, 1))
         self.sizes: list[int] = []
         while (done := sum(self.sizes)) < len(ordered):
             self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
