@@ -13,11 +13,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import MODALITY, TEXT
+
+if TYPE_CHECKING:  # verbs import what they need, so that --help is quick
+    from msmrec.data.datamodule import RecDataModule
+    from msmrec.text.item_text import ItemText
 
 
 def prepare(args: Sequence[str]) -> None:
@@ -45,7 +50,7 @@ def embed(args: Sequence[str]) -> None:
     print(f"{made.vectors.shape} vectors for {', '.join(made.names)}; {made.present[1:].mean():.1%} present")
 
 
-def _text_of(args: Sequence[str]):  # type: ignore[no-untyped-def]
+def _text_of(args: Sequence[str]) -> "tuple[RecDataModule, ItemText]":
     from msmrec.cli import build
 
     cli = build([*args, "--trainer.logger", "false"], save=False)
