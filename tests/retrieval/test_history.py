@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RATING, TEST, TRAIN, VAL
@@ -97,7 +98,8 @@ def test_a_learned_reranker_finds_what_predicts(tiny_clicks: Dataset) -> None:
     rows = all_samples(tiny_clicks)
     relevant = relevant_history(tiny_clicks, [vectors(tiny_clicks)], rows, 5)
     label = tiny_clicks.column(RATING)[rows - 1] > 3
-    learned = fit(tiny_clicks, relevant, rows, label)
+    with torch.inference_mode():  # as Lightning evaluates
+        learned = fit(tiny_clicks, relevant, rows, label)
     chosen = rerank_learned(tiny_clicks, learned, relevant, rows)
     assert (chosen[:, 0] == rows - 1).mean() > 0.9 and (relevant.rows[:, 0] == rows - 1).mean() < 0.5
     for sample in range(len(rows)):

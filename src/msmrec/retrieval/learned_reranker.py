@@ -80,13 +80,14 @@ def fit(
     Args:
         relevant: from `relevant_history`. rows, label: (S,) samples and whether they were liked.
     """
-    _, features, rating, real = candidates(dataset, relevant, rows)
-    wanted = torch.from_numpy(label.astype(np.float32))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        reranker = LearnedReranker()
-    optimizer = torch.optim.Adam(reranker.parameters(), lr=0.02)
-    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    # Lightning evaluates in inference mode, under which nothing can be trained.
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        _, features, rating, real = candidates(dataset, relevant, rows)
+        wanted = torch.from_numpy(label.astype(np.float32))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            reranker = LearnedReranker()
+        optimizer = torch.optim.Adam(reranker.parameters(), lr=0.02)
         for _ in range(steps):
             odds = reranker.click(reranker(features, real), rating, real)
             optimizer.zero_grad()
