@@ -124,7 +124,8 @@ class RetrievalCallback(Callback):
         if self._probe is not None:
             same = (chosen[:, :, None] == self._probe[:, None, :]) & (chosen[:, :, None] >= 0)
             metrics[f"retrieval/overlap@{chosen.shape[1]}"] = same.sum() / max((chosen >= 0).sum(), 1)
-        self._probe = chosen
+        # A resumed run asks for its loader twice, with the same weights: that is no rebuild to compare with.
+        self._probe = None if self._built < 0 and pl_module.trainer.ckpt_path is not None else chosen
         if self.index is not None and pl_module.retriever.spaces:
             metrics["retrieval/hit"] = self._hit(pl_module, data, rows)
         for logger in pl_module.trainer.loggers:
