@@ -103,6 +103,7 @@ class LlamaCTR(ClickModule):
         **optimisation: see Module.
     """
 
+    exact_evaluation = False  # the frozen weights are in bfloat16 or less anyway; the last product is in float32
     prompts: Prompts
     tokens: PromptTokens
     language_model: nn.Module

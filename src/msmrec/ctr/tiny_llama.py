@@ -4,7 +4,6 @@ It is trained on the catalogue's texts and on prompts of the training part with 
 Face format; then it goes through the very path that Llama 3.1 goes: 8-bit, LoRA, Yes and No.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
 
 from msmrec.artifacts import build_once, fingerprint
 from msmrec.columns import RATING, TEXT, TRAIN
@@ -127,7 +127,6 @@ class TinyLlama(Module):
         self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
         self.intermediate_size, self.train_samples = intermediate_size, train_samples
         self.answer_weight, self.tokens_per_batch = answer_weight, tokens_per_batch
-        self._answers: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, stage: str) -> None:
         """Trains the tokenizer, once, and makes the model."""
@@ -240,30 +239,16 @@ class TinyLlama(Module):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
         return loss
 
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """Keeps the odds at the answers."""
+    def evaluate(self, batch: TextBatch) -> tuple[Tensor, ...]:
+        """(B,) log odds of Yes at the answers, and whether it is the answer."""
         logits, target = self._logits(batch)
-        self._answers.append((logits[:, self.yes] - logits[:, self.no], (target == self.yes).long()))
+        return logits[:, self.yes] - logits[:, self.no], target == self.yes
 
-    def test_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """As `validation_step`."""
-        self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs val/..."""
-        self._finish("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs test/..."""
-        self._finish("test")
-
-    def _finish(self, prefix: str) -> None:
-        from torchmetrics.functional.classification import binary_auroc
-
-        odds, label = (torch.cat(column) for column in zip(*self._answers, strict=True))
-        self._answers.clear()
-        self.log(f"{prefix}/answer_auc", binary_auroc(odds.sigmoid(), label))
-        self.log(f"{prefix}/log_loss", F.binary_cross_entropy_with_logits(odds, label.float()))
+    def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
+        """AUC and log loss of the answers."""
+        odds, clicked = columns
+        log_loss = F.binary_cross_entropy_with_logits(odds, clicked.float())
+        return {"answer_auc": float(binary_auroc(odds.sigmoid(), clicked.long())), "log_loss": float(log_loss)}
 
     def save(self, run: Path) -> None:
         """Writes model/: weights and tokenizer in the Hugging Face format."""
@@ -271,6 +256,5 @@ class TinyLlama(Module):
         def build(folder: Path) -> None:
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-            (folder / "made_by.json").write_text(json.dumps({"class": "msmrec.ctr.tiny_llama.TinyLlama"}))
 
         build_once(run / "model", build)

@@ -79,7 +79,7 @@ def write_results(
             table.write_parquet(path)
     if isinstance(model, ClickModule):
         with atomic_file(run / "predictions.parquet") as path:
-            pl.DataFrame({k: v.float().cpu().numpy() for k, v in model.predictions.items()}).with_columns(
+            pl.DataFrame({k: v.cpu().numpy() for k, v in model.predictions.items()}).with_columns(
                 pl.col(USER_ID, ITEM_ID, "label").cast(pl.Int32)
             ).write_parquet(path)
     trainer = model.trainer

@@ -40,6 +40,7 @@ class Module(L.LightningModule):
     ) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.schedule, self.warmup_steps = lr, weight_decay, schedule, warmup_steps
+        self._parts: list[tuple[Tensor, ...]] = []  # what `evaluate` gave, batch by batch
         self.results: dict[str, Tensor] = {}  # of the last evaluation: (U,) user_id and metrics of each user
 
     @abstractmethod
@@ -84,9 +85,53 @@ class Module(L.LightningModule):
             gathered.append(torch.as_tensor(self.all_gather(padded)).flatten(0, 1)[real])
         return gathered
 
-    def log_all(self, metrics: dict[str, float]) -> None:
-        """Logs metrics that are the same on all processes."""
-        self.log_dict(metrics, sync_dist=self.trainer.world_size > 1)
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    exact_evaluation: ClassVar[bool] = True
+    """Evaluate in float32 whatever the training's precision: bfloat16 scores tie by the hundred, which costs ranks."""
+
+    @abstractmethod
+    def evaluate(self, batch: Any) -> tuple[Tensor, ...]:
+        """What `finish` needs of a batch: columns (B, ...) of equally many rows."""
+
+    @abstractmethod
+    def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
+        """Metrics of a whole part, from the columns of all its batches and processes.
+
+        Args:
+            prefix: val or test. columns: what `evaluate` gave, (S, ...) each.
+        """
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Keeps what `evaluate` gives."""
+        enabled = torch.is_autocast_enabled(self.device.type) and not self.exact_evaluation
+        with torch.autocast(self.device.type, enabled=enabled):
+            self._parts.append(self.evaluate(batch))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/..."""
+        self._log_part("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/..."""
+        self._log_part("test")
+
+    def _log_part(self, prefix: str) -> None:
+        columns = [self._joined(list(column)) for column in zip(*self._parts, strict=True)]
+        self._parts.clear()
+        metrics = {f"{prefix}/{name}": value for name, value in self.finish(prefix, self.gather(*columns)).items()}
+        self.log_dict(metrics, sync_dist=self.trainer.world_size > 1)  # the same on all processes
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        """(S, ...) one after the other; matrices padded on the right to the widest, with their maximum."""
+        if parts[0].dim() == 1:
+            return torch.cat(parts)
+        width, worst = self.largest(max(part.shape[1] for part in parts), max(int(part.max()) for part in parts))
+        return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=worst) for part in parts])
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors (biases, norms), and the schedule, stepped every batch."""
@@ -161,7 +206,6 @@ class RecModule(Module):
     def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.cutoffs = cutoffs
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @abstractmethod
     def scores(self, batch: EvalBatch) -> Tensor:
@@ -198,35 +242,16 @@ class RecModule(Module):
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        """Ranks the batch's targets among all items that the user has not seen.
-
-        In float32 whatever the training's precision: bfloat16 scores tie by the hundred, and ties are no hits.
-        """
-        with torch.autocast(self.device.type, enabled=False):
-            scores = self.scores(batch).float()
+    def evaluate(self, batch: EvalBatch) -> tuple[Tensor, ...]:
+        """(B,) users, (B, T) ranks of their targets among all items not seen by them, (B,) numbers of targets."""
+        scores = self.scores(batch).float()
         scores[:, 0] = -torch.inf
         scores[batch.seen_row, batch.seen_item] = -torch.inf
-        self._parts.append((batch.user_id, target_ranks(scores, batch.target_item), (batch.target_item > 0).sum(1)))
+        return batch.user_id, target_ranks(scores, batch.target_item), (batch.target_item > 0).sum(1)
 
-    def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        """As `validation_step`."""
-        self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the means over users as val/..."""
-        self._finish("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the means over users as test/..."""
-        self._finish("test")
-
-    def _finish(self, prefix: str) -> None:
-        width, worst = self.largest(max(p[1].shape[1] for p in self._parts), max(int(p[1].max()) for p in self._parts))
-        ranks = torch.cat([torch.nn.functional.pad(p[1], (0, width - p[1].shape[1]), value=worst) for p in self._parts])
-        user, counts = (torch.cat([part[k] for part in self._parts]) for k in (0, 2))
-        self._parts.clear()
-        user, ranks, counts = self.gather(user, ranks, counts)
+    def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
+        """Means over users."""
+        user, ranks, counts = columns
         metrics = ranking_metrics(ranks, counts, self.cutoffs)
         self.results = {"user_id": user, "rank": ranks.amin(1), **metrics}
-        self.log_all({f"{prefix}/{name}": float(value.double().mean()) for name, value in metrics.items()})
+        return {name: float(value.double().mean()) for name, value in metrics.items()}

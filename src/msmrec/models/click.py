@@ -35,7 +35,6 @@ class ClickModule(Module):
     def __init__(self, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.predictions: dict[str, Tensor] = {}  # of the last evaluation: (S,) user_id, item_id, label, prob
-        self._parts: list[tuple[Tensor, ...]] = []
         self.register_buffer("threshold", torch.tensor(0.5))
 
     @abstractmethod
@@ -68,34 +67,16 @@ class ClickModule(Module):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
         return loss
 
-    def validation_step(self, batch: SampleBatch, batch_idx: int) -> None:
-        """Keeps the batch's probabilities."""
-        probs = torch.sigmoid(self.logits(batch).float())
-        self._parts.append((batch.user_id, batch.target_item, batch.label, probs))
+    def evaluate(self, batch: Any) -> tuple[Tensor, ...]:
+        """(B,) users, items, labels and probabilities."""
+        return batch.user_id, batch.target_item, batch.label, torch.sigmoid(self.logits(batch).float())
 
-    def test_step(self, batch: SampleBatch, batch_idx: int) -> None:
-        """As `validation_step`."""
-        self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Fits the threshold and logs val/..."""
-        user, item, label, probs = self._gather()
-        self.threshold.copy_(best_threshold(probs, label))
-        self._finish("val", user, item, label, probs)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs test/..."""
-        self._finish("test", *self._gather())
-
-    def _gather(self) -> list[Tensor]:
-        """(S,) user, item, label, probability of all processes' samples."""
-        columns = [torch.cat(column) for column in zip(*self._parts, strict=True)]
-        self._parts.clear()
-        return self.gather(*columns)
-
-    def _finish(self, prefix: str, user: Tensor, item: Tensor, label: Tensor, probs: Tensor) -> None:
+    def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
+        """Metrics over all samples; validation fits the threshold."""
+        user, item, label, probs = columns
+        if prefix == "val":
+            self.threshold.copy_(best_threshold(probs, label))
         per_user = user_auc(probs, label, user)
-        metrics = ctr_metrics(probs, label, per_user, self.threshold)
         self.predictions = {"user_id": user, ITEM_ID: item, "label": label, "prob": probs}
         self.results = per_user._asdict()
-        self.log_all({f"{prefix}/{name}": value for name, value in metrics.items()})
+        return ctr_metrics(probs, label, per_user, self.threshold)

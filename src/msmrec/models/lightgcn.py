@@ -293,9 +293,8 @@ class LightGCN(RecModule):
         return self._asked(F.embedding(batch.user_id, self()))
 
     def scores(self, batch: EvalBatch) -> Tensor:
-        """(B, N + 1) one matrix product, in float32: in bf16 many items would tie."""
-        with torch.autocast(self.device.type, enabled=False):
-            return self.user_embeddings(batch) @ self.item_embeddings().T
+        """(B, N + 1) one matrix product."""
+        return self.user_embeddings(batch) @ self.item_embeddings().T
 
     # -- training -----------------------------------------------------------------------------------------------------
 

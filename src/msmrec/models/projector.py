@@ -250,14 +250,10 @@ class Projector(Module):
         for logger in self.trainer.loggers:
             logger.log_metrics({f"before/{name}": value for name, value in self.before.items()}, 0)
 
-    def validation_step(self, batch: ItemBatch, batch_idx: int) -> None:
-        """Logs val/... over the held-out items."""
-        self._log("val", batch)
+    def evaluate(self, batch: ItemBatch) -> tuple[Tensor, ...]:
+        """(B,) held-out items."""
+        return (batch.item_id,)
 
-    def test_step(self, batch: ItemBatch, batch_idx: int) -> None:
-        """Logs test/... over the held-out items."""
-        self._log("test", batch)
-
-    def _log(self, prefix: str, batch: ItemBatch) -> None:
-        metrics = self._measure(batch.item_id)
-        self.log_dict({f"{prefix}/{k}": v for k, v in metrics.items()}, batch_size=len(batch.item_id))
+    def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
+        """Metrics over the held-out items."""
+        return self._measure(columns[0])
