@@ -1,13 +1,13 @@
 """Batches of tokenised prompts: of like length, padded on the right, made when they are asked for."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msmrec.data.batches import EpochLoader
+from msmrec.data.batches import EpochLoader, batch_sizes
 from msmrec.retrieval.prompts import PromptTokens
 
 BLOCK = 8_192  # prompts tokenised together
@@ -29,8 +29,40 @@ class PromptBatch(NamedTuple):
         return self.input_ids.numel()
 
 
-class PromptLoader(EpochLoader):
-    """Batches with about `tokens_per_batch` positions each.
+class BucketLoader(EpochLoader):
+    """Sequences of like length in batches of about `tokens_per_batch` positions.
+
+    Args:
+        length: (S,) tokens of each sequence. tokens_per_batch: positions in a batch, padding included.
+        device: where batches go.
+        shuffle: mix lengths by 10% and batches altogether, by seed and epoch; otherwise by length, longest first.
+        rank, world_size: this process and how many there are; each gets every world_size-th batch.
+    """
+
+    def __init__(
+        self, length: np.ndarray, tokens_per_batch: int, device: torch.device, shuffle: bool, seed: int = 0,
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
+        self.length, self.device, self.shuffle, self.seed = length, device, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.sizes = batch_sizes(length, tokens_per_batch, world_size)
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return len(self.sizes) // self.world_size  # all processes train on equally many
+        return len(range(self.rank, len(self.sizes), self.world_size))
+
+    def groups(self) -> list[np.ndarray]:
+        """Sequences of each batch of this process, in the epoch's order."""
+        generator = np.random.default_rng((self.seed, self.epoch))
+        key = self.length * (generator.uniform(0.9, 1.1, len(self.length)) if self.shuffle else 1.0)
+        groups = np.split(np.argsort(-key, kind="stable"), np.cumsum(self.sizes)[:-1])
+        order = generator.permutation(len(groups)) if self.shuffle else np.arange(len(groups))
+        return [groups[k] for k in order[self.rank :: self.world_size][: len(self)]]
+
+
+class PromptLoader(BucketLoader):
+    """Batches of prompts.
 
     Lengths are known before anything is tokenised, so batches are planned at once and tokens are gathered a block at a
     time: memory does not grow with the number of samples.
@@ -38,52 +70,19 @@ class PromptLoader(EpochLoader):
     Args:
         tokens: makes the sequences.
         rows: (S,) samples. history: (S, K) rows in the order of the prompt. label: (S,) 1 for a click.
-        tokens_per_batch: positions in a batch, padding included.
-        device: where batches go.
-        shuffle: mix lengths by 10% and batches altogether, by seed and epoch; otherwise by length, longest first.
-        rank, world_size: this process and how many there are; each gets every world_size-th batch.
+        **batches: see BucketLoader.
     """
 
     def __init__(
-        self,
-        tokens: PromptTokens,
-        rows: np.ndarray,
-        history: np.ndarray,
-        label: np.ndarray,
-        tokens_per_batch: int,
-        device: torch.device,
-        shuffle: bool,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, tokens: PromptTokens, rows: np.ndarray, history: np.ndarray, label: np.ndarray, **batches: Any
     ) -> None:
         self.tokens, self.rows, self.history, self.label = tokens, rows, history, label.astype(np.float32)
-        self.device, self.shuffle, self.seed, self.rank, self.world_size = device, shuffle, seed, rank, world_size
-        self.length = np.concatenate(
-            [tokens.lengths(rows[k : k + BLOCK], history[k : k + BLOCK]) for k in range(0, len(rows), BLOCK)]
-        )
-        ordered = np.sort(self.length)[::-1]
-        if world_size > 1:  # every process takes part in every step, so there are at least as many batches
-            tokens_per_batch = min(tokens_per_batch, int(self.length.sum()) // world_size)
-        self.sizes: list[int] = []
-        done = 0
-        while done < len(ordered):
-            self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
-            done += self.sizes[-1]
-
-    def __len__(self) -> int:
-        if self.shuffle:
-            return max(len(self.sizes) // self.world_size, 1)
-        return len(range(self.rank, len(self.sizes), self.world_size))
+        blocks = [slice(k, k + BLOCK) for k in range(0, len(rows), BLOCK)]
+        super().__init__(np.concatenate([tokens.lengths(rows[b], history[b]) for b in blocks]), **batches)
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        generator = np.random.default_rng((self.seed, self.epoch))
-        key = self.length * (generator.uniform(0.9, 1.1, len(self.length)) if self.shuffle else 1.0)
-        groups = np.split(np.argsort(-key, kind="stable"), np.cumsum(self.sizes)[:-1])
-        order = generator.permutation(len(groups)) if self.shuffle else np.arange(len(groups))
-        mine = [groups[k] for k in order[self.rank :: self.world_size][: len(self)]]
         waiting: list[np.ndarray] = []
-        for group in mine:
+        for group in self.groups():
             waiting.append(group)
             if sum(map(len, waiting)) >= BLOCK:
                 yield from self._block(waiting)

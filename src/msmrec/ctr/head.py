@@ -214,8 +214,9 @@ class LlamaCTR(ClickModule):
         device, rank, world_size = data.place()
         label = data.dataset.column(RATING)[rows] > data.label_above
         return PromptLoader(
-            self.tokens, rows, history, label, tokens_per_batch, device, shuffle, data.seed, rank, world_size
-        )
+            self.tokens, rows, history, label, tokens_per_batch=tokens_per_batch, device=device, shuffle=shuffle,
+            seed=data.seed, rank=rank, world_size=world_size,
+        )  # fmt: skip
 
     def train_loader(self, data: RecDataModule) -> PromptLoader:
         """Prompts of the epoch's samples, each twice where training is mixed."""

@@ -17,8 +17,8 @@ from torchmetrics.functional.classification import binary_auroc
 
 from msmrec.artifacts import build_once, fingerprint
 from msmrec.columns import RATING, TEXT, TRAIN
+from msmrec.ctr.batches import BucketLoader
 from msmrec.ctr.language_model import answer_token, prompt_tokens
-from msmrec.data.batches import EpochLoader
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.models.base import Module
@@ -41,45 +41,26 @@ class TextBatch(NamedTuple):
         return self.input_ids.numel()
 
 
-class Corpus(EpochLoader):
-    """Sequences of like length in batches, shuffled by seed and epoch.
+class Corpus(BucketLoader):
+    """Batches of texts, and of prompts with their answers.
 
     Args:
-        flat: (X,) tokens of all sequences. length: (S,) of each. known: (S,) tokens at the start of each that are
-            given and not learned. tokens_per_batch: positions. device: where they go.
+        flat: (X,) tokens of all sequences. length: (S,) of each.
+        known: (S,) tokens at the start of each that are given and not learned.
+        **batches: see BucketLoader.
     """
 
-    def __init__(
-        self,
-        flat: np.ndarray,
-        length: np.ndarray,
-        known: np.ndarray,
-        tokens_per_batch: int,
-        device: torch.device,
-        seed: int,
-    ) -> None:
-        self.flat, self.length, self.known, self.device, self.seed = flat, length, known, device, seed
-        self.start = np.cumsum(length) - length
-        ordered = np.sort(length)[::-1]
-        self.sizes: list[int] = []
-        done = 0
-        while done < len(ordered):
-            self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
-            done += self.sizes[-1]
-
-    def __len__(self) -> int:
-        return len(self.sizes)
+    def __init__(self, flat: np.ndarray, length: np.ndarray, known: np.ndarray, **batches: Any) -> None:
+        super().__init__(length, **batches)
+        self.flat, self.known, self.start = flat, known, np.cumsum(length) - length
 
     def __iter__(self) -> Iterator[TextBatch]:
-        generator = np.random.default_rng((self.seed, self.epoch))
-        key = self.length * generator.uniform(0.9, 1.1, len(self.length))
-        groups = np.split(np.argsort(-key, kind="stable"), np.cumsum(self.sizes)[:-1])
-        for k in generator.permutation(len(groups)):
-            length = self.length[groups[k]]
+        for group in self.groups():
+            length = self.length[group]
             place = np.arange(int(length.max()))
             real = place < length[:, None]
-            tokens = self.flat[np.where(real, self.start[groups[k]][:, None] + place, 0)].astype(np.int64)
-            learned = real[:, 1:] & (place[1:] >= self.known[groups[k]][:, None])
+            tokens = self.flat[np.where(real, self.start[group][:, None] + place, 0)].astype(np.int64)
+            learned = real[:, 1:] & (place[1:] >= self.known[group][:, None])
             target = np.where(learned, tokens[:, 1:], -100)
             yield TextBatch(
                 torch.from_numpy(np.where(real, tokens, 0)[:, :-1]).to(self.device),
@@ -207,16 +188,23 @@ class TinyLlama(Module):
         texts = [[begin, *sequence, end] for sequence in ids["input_ids"]]
         more = np.concatenate([np.asarray(text, np.int32) for text in texts])
         lengths = np.array([len(text) for text in texts])
-        return Corpus(
-            np.concatenate([flat, more]), np.concatenate([length, lengths]),
-            np.concatenate([length - 1, np.ones_like(lengths)]), self.tokens_per_batch, data.place()[0], data.seed,
-        )  # fmt: skip
+        flat, known = np.concatenate([flat, more]), np.concatenate([length - 1, np.ones_like(lengths)])
+        return self._corpus(data, flat, np.concatenate([length, lengths]), known, shuffle=True)
 
     def eval_loader(self, data: RecDataModule, split: int) -> Corpus:
         """Two thousand prompts of the part, spread over it."""
         rows = sample_rows(data.dataset, split)
         flat, length = self._with_answers(data, rows[:: max(1, len(rows) // 2000)])
-        return Corpus(flat, length, length - 1, self.tokens_per_batch, data.place()[0], data.seed)
+        return self._corpus(data, flat, length, length - 1, shuffle=False)
+
+    def _corpus(
+        self, data: RecDataModule, flat: np.ndarray, length: np.ndarray, known: np.ndarray, shuffle: bool
+    ) -> Corpus:
+        device, rank, world_size = data.place()
+        return Corpus(
+            flat, length, known, tokens_per_batch=self.tokens_per_batch, device=device, shuffle=shuffle,
+            seed=data.seed, rank=rank, world_size=world_size,
+        )  # fmt: skip
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """A sample only."""

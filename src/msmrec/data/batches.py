@@ -53,6 +53,24 @@ def rows_between(start: Tensor, end: Tensor, width: int) -> tuple[Tensor, Tensor
     return index * real, real
 
 
+def batch_sizes(length: np.ndarray, tokens_per_batch: int, world_size: int = 1) -> list[int]:
+    """How many sequences each batch takes, longest first, so that none has more positions than allowed.
+
+    Args:
+        length: (S,) of the sequences. tokens_per_batch: positions of a batch, padding included.
+        world_size: processes, each of which takes part in every step: there are at least as many batches.
+    """
+    ordered = np.sort(length)[::-1]
+    if world_size > 1:
+        tokens_per_batch = min(tokens_per_batch, int(ordered.sum()) // world_size)
+    sizes: list[int] = []
+    done = 0
+    while done < len(ordered):
+        sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
+        done += sizes[-1]
+    return sizes
+
+
 class EpochLoader:
     """What Lightning asks of a loader whose order depends on the epoch: `sampler.set_epoch`, also after a resume."""
 
@@ -107,15 +125,10 @@ class TrainLoader(EpochLoader):
         self.items = torch.from_numpy(dataset.item_id).to(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size
         # Lengths do not change, so neither does the plan: how many sequences each batch takes, longest first.
-        ordered = np.sort(self.length.cpu().numpy())[::-1]
-        if world_size > 1:  # every process takes part in every step, so there are at least as many batches
-            tokens_per_batch = min(tokens_per_batch, max(int(ordered.sum()) // world_size, 1))
-        self.sizes: list[int] = []
-        while (done := sum(self.sizes)) < len(ordered):
-            self.sizes.append(min(max(1, tokens_per_batch // int(ordered[done])), len(ordered) - done))
+        self.sizes = batch_sizes(self.length.cpu().numpy(), tokens_per_batch, world_size)
 
     def __len__(self) -> int:
-        return len(self.sizes) // self.world_size or 1
+        return len(self.sizes) // self.world_size
 
     def __iter__(self) -> Iterator[TrainBatch]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
