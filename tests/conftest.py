@@ -8,6 +8,8 @@ import pytest
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads in tests
 
+from tests.llm.fixtures import chat_model, prose_model, proxy, server  # noqa: F401
+
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.sources.simulated import Simulated
 

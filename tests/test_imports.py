@@ -11,6 +11,7 @@ ORDER = [
     "item_vectors",
     "metrics",
     "data",
+    "llm",
     "text",
     "models",
     "retrieval",

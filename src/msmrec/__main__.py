@@ -1,7 +1,8 @@
 """python -m msmrec VERB: the steps before and beside a training.
 
     prepare   --config C   writes the dataset folder of a config and prints its counts
-    describe  --config C   writes the modality texts of its items and prints their coverage
+    describe  --config C   writes the modality texts of its items and prints their coverage; --dry-run prints what a
+                           language model would be asked and what that would cost, --retry asks again where it failed
     embed     --config C   encodes those texts and prints the shape of the vectors
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned
@@ -35,12 +36,24 @@ def prepare(args: Sequence[str]) -> None:
 
 
 def describe(args: Sequence[str]) -> None:
-    """Writes the modality texts."""
-    data, text = _text_of(args)
-    texts = text.texts(data.dataset, data.root, data.cache)
+    """Writes the modality texts.
+
+    --dry-run prints what would be asked and what it would cost, and stops; --retry asks again for the items that an
+    earlier run described without the language model, because the server failed.
+    """
+    from msmrec.text.item_text import how_described
+
+    flags = {"--dry-run", "--retry"} & set(args)
+    data, text = _text_of([arg for arg in args if arg not in flags])
+    if "--dry-run" in flags:
+        print(text.plan(data.dataset, data.root, data.cache))
+        return
+    texts = text.texts(data.dataset, data.root, data.cache, retry="--retry" in flags)
     share = texts.group_by(MODALITY, maintain_order=True).agg(present=(pl.col(TEXT) != "").mean())
     for name, present in share.iter_rows():
         print(f"{name:12} {present:6.1%} of {data.num_items:,} items")
+    for what, items in how_described(texts).iter_rows():
+        print(f"{items:,} items: {what}")
 
 
 def embed(args: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ from msmrec.data.datamodule import RecDataModule
 from msmrec.data.sources.movielens import MovieLens  # noqa: F401 (named by configs)
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
+from msmrec.llm.local import LocalModel  # noqa: F401
+from msmrec.llm.server import OpenAIServer  # noqa: F401
 from msmrec.models.base import Module
 from msmrec.models.din import DIN  # noqa: F401
 from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401
@@ -42,6 +44,9 @@ from msmrec.models.projector import Projector  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
 from msmrec.retrieval.callback import RetrievalCallback  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
+from msmrec.text.extractive import Extractive  # noqa: F401
+from msmrec.text.server_encoder import ServerEncoder  # noqa: F401
+from msmrec.text.writer import LLMWriter  # noqa: F401
 
 # The repository's; a config elsewhere is named by its path. Installed without the repository, configs/ of the caller.
 CONFIGS = next((d for d in (Path(__file__).parents[2] / "configs", Path("configs")) if d.is_dir()), Path("configs"))
@@ -109,7 +114,7 @@ class RunCLI(LightningCLI):
         """Places everything that the run writes into its folder, and chooses a precision where the config does not."""
         config = self.config
         if config.run_dir is None:
-            name = Path(str(config.config[-1])).stem if config.get("config") else "run"
+            name = "+".join(Path(str(path)).stem for path in config.get("config") or []) or "run"
             config.run_dir = f"{config.runs}/{name}/seed={config.seed_everything}"
         config.trainer.default_root_dir = config.run_dir
         config.checkpoint.dirpath = f"{config.run_dir}/checkpoints"
@@ -228,14 +233,14 @@ def _find_config(argument: str) -> str:
     """A bare name of a YAML file is looked for in configs/."""
     path = Path(argument)
     if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
-        if not (CONFIGS / path.name).exists():
-            raise InputError(f"config {argument}: neither here nor in {CONFIGS}/; known: {_known()}")
-        return str(CONFIGS / path.name)
+        if found := next((p for p in (CONFIGS / path, CONFIGS / path.name) if p.exists()), None):
+            return str(found)
+        raise InputError(f"config {argument}: neither here nor in {CONFIGS}/; known: {_known()}")
     return argument
 
 
 def _known() -> str:
-    return ", ".join(sorted(p.name for p in CONFIGS.glob("*.yaml") if p.name != "base.yaml"))
+    return ", ".join(sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.name != "base.yaml"))
 
 
 def train(args: Sequence[str] | None = None) -> Path:

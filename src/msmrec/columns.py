@@ -16,5 +16,6 @@ MODALITY = "modality"
 TEXT = "text"
 DOC_ID = "doc_id"
 DOC_IDS = "doc_ids"
+NOTE = "note"  # how a text came about, where that was not as asked
 
 TRAIN, VAL, TEST = 0, 1, 2

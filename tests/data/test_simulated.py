@@ -10,6 +10,7 @@ from msmrec.artifacts import InputError
 from msmrec.data.interactions import encode
 from msmrec.data.sources.simulated import Simulated, World
 from msmrec.text.describe import describe
+from msmrec.text.extractive import Extractive
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality
 
@@ -134,7 +135,9 @@ def test_texts_are_found_again(root: Path) -> None:
     assert 0.96 < len(expected) / len(items) < 0.995 and len(base.documents) > 1.05 * len(items)
     found = base.retrieve(items)
     schema = prose_schema()
-    texts = describe(items, base, found, schema).pivot(on="modality", index="item_id", values="text")
+    texts = pl.concat(describe(items, base, found, schema, Extractive(), root)).pivot(
+        on="modality", index="item_id", values="text"
+    )
     both = expected.join(texts, on="item_id", suffix="_said")
     names = [modality.name for modality in schema]
     same = both.select(

@@ -1,15 +1,15 @@
 """Modality texts: what is chosen, from where, and that nothing is made up."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
 from msmrec.artifacts import InputError
-from msmrec.text.describe import Description, Extractive, describe, split_sentences
+from msmrec.text.describe import Description, Evidence, Generator, describe
+from msmrec.text.extractive import Extractive, split_sentences
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
 
@@ -41,25 +41,31 @@ def knowledge(tmp_path: Path) -> KnowledgeBase:
     return KnowledgeBase.read([one, two])
 
 
+def texts(knowledge: KnowledgeBase) -> pl.DataFrame:
+    found = knowledge.retrieve(ITEMS)
+    return pl.concat(describe(ITEMS, knowledge, found, MOVIE_MODALITIES, Extractive(), Path("unused")))
+
+
 def texts_of(frame: pl.DataFrame, item_id: int) -> dict[str, str]:
     return dict(frame.filter(pl.col("item_id") == item_id).select("modality", "text").iter_rows())
 
 
 def test_every_item_has_every_modality_in_order(knowledge: KnowledgeBase) -> None:
-    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    frame = texts(knowledge)
     names = ["narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster"]
     assert frame.schema == {
         "item_id": pl.Int32,
         "modality": pl.String,
         "text": pl.String,
         "doc_ids": pl.List(pl.String),
+        "note": pl.String,
     }
     assert frame["item_id"].to_list() == [1] * 9 + [2] * 9
     assert frame["modality"].to_list() == names * 2
 
 
 def test_sentences_and_fields_go_where_they_belong(knowledge: KnowledgeBase) -> None:
-    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    frame = texts(knowledge)
     assert texts_of(frame, 1) == {
         "narrative": PLOT,
         "dialogue": "",
@@ -78,7 +84,7 @@ def test_sentences_and_fields_go_where_they_belong(knowledge: KnowledgeBase) -> 
 
 
 def test_an_item_without_documents_has_empty_texts(knowledge: KnowledgeBase) -> None:
-    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    frame = texts(knowledge)
     assert set(texts_of(frame, 2).values()) == {""}
 
 
@@ -120,12 +126,12 @@ def test_placeholders_and_printed_records_are_no_evidence() -> None:
         {"doc_id": "d", "overview": "No overview found."},
         {"doc_id": "e", "text": "Movie: Grease (1978), Genres: ['Musical', 'Action']"},
     ]
-    assert {text for text, _ in Extractive().generate({}, documents, MOVIE_MODALITIES)} == {""}
+    assert {said.text for said in Extractive().generate({}, documents, MOVIE_MODALITIES)} == {""}
 
 
 def test_nothing_is_made_up(knowledge: KnowledgeBase) -> None:
     labels = {label for modality in MOVIE_MODALITIES for label in modality.fields.values()} | {"Genre"}
-    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS))
+    frame = texts(knowledge)
     known = " ".join([PLOT, WIKI, "Michael Mann", "Al Pacino", "Val Kilmer", "Amy Brenneman", "PG", "15 Dec 1995"])
     known += " Action Musical"
     for text in frame["text"]:
@@ -151,16 +157,24 @@ def test_sentences(text: str, sentences: list[str]) -> None:
     assert split_sentences(text) == sentences
 
 
-def test_another_generator_is_given_item_and_documents(knowledge: KnowledgeBase) -> None:
-    class Titles:
-        def generate(
-            self, item: Mapping[str, Any], documents: Sequence[Mapping[str, str]], schema: Sequence[Modality]
-        ) -> list[Description]:
-            ids = [document["doc_id"] for document in documents]
-            return [Description(f"{modality.name} of {item['title']}", ids) for modality in schema]
+def test_another_generator_is_given_item_and_documents(
+    knowledge: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Titles(Generator):
+        fingerprint = "titles"
+
+        def write(
+            self, evidence: Iterable[Evidence], schema: Sequence[Modality], cache: Path, total: int | None = None
+        ) -> Iterator[list[Description]]:
+            for item, documents in evidence:
+                ids = [document["doc_id"] for document in documents]
+                yield [Description(f"{modality.name} of {item['title']}", ids, "made") for modality in schema]
 
     schema = [Modality("mood", cues=["mood"])]
-    frame = describe(ITEMS, knowledge, knowledge.retrieve(ITEMS), schema=schema, generator=Titles())
+    monkeypatch.setattr("msmrec.text.describe.BLOCK", 1)  # a block an item
+    blocks = list(describe(ITEMS, knowledge, knowledge.retrieve(ITEMS), schema, Titles(), Path("unused")))
+    frame = pl.concat(blocks)
+    assert len(blocks) == 2 and frame["note"].to_list() == ["made", "made"]
     assert frame["text"].to_list() == ["mood of Heat (1995)", "mood of Nobody Knows (1970)"]
     assert frame["doc_ids"].to_list() == [["item", "a", "b"], ["item"]]
 

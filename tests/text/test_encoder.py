@@ -21,14 +21,15 @@ import pytest
 from numpy.typing import NDArray
 
 from msmrec.artifacts import InputError
-from msmrec.text import model_files, vector_cache
+from msmrec.llm import model_files
+from msmrec.llm.model_files import model_folder
+from msmrec.text import vector_cache
 from msmrec.text.encoder import (
     SentenceEncoder,
     TextEncoder,
     TfidfSvdEncoder,
     TransformersEncoder,
 )
-from msmrec.text.model_files import model_folder
 from msmrec.text.vector_cache import encode_cached
 
 WORDS = ["a", "film", "about", "space", "love", "and", "war", "in", "the", "city"]
@@ -365,7 +366,8 @@ def test_kill_loses_at_most_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     script = f"""
 import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from msmrec.text import model_files, vector_cache
+from msmrec.llm import model_files
+from msmrec.text import vector_cache
 from {Path(__file__).stem} import CountingEncoder
 vector_cache.CHUNK_ROWS = 4
 texts = [f"text {{i}}" for i in range(4000)]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msmrec.artifacts import InputError
-from msmrec.text.model_files import files_sha256, model_folder
+from msmrec.llm.model_files import files_sha256, model_folder
 
 log = logging.getLogger(__name__)
 

@@ -2,10 +2,12 @@
 
     knowledge base + items ─retrieve─▶ documents ─describe─▶ texts ─encode─▶ whitened vectors
 
-`artifacts/texts/<dataset>-<fingerprint>/` holds `documents.parquet` (which document belongs to which item, with its
-score) and `texts.parquet` (item_id, modality, text, doc_ids); vectors of texts are cached row by row.
+`retrieved/<dataset>-<fingerprint>/` in the cache holds `documents.parquet` (which document belongs to which item, with
+its score), `texts/<dataset>-<fingerprint>/` the `texts-*.parquet` (item_id, modality, text, doc_ids, note); vectors of
+texts are cached row by row.
 """
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +15,17 @@ import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError, build_once, fingerprint
-from msmrec.columns import GENRES, ITEM_ID, MODALITY, TEXT, TITLE
+from msmrec.columns import GENRES, ITEM_ID, MODALITY, NOTE, TEXT, TITLE
 from msmrec.data.prepare import Dataset
-from msmrec.text.describe import Extractive, Generator, describe
+from msmrec.text.describe import Generator, describe, gather
 from msmrec.text.encoder import SentenceEncoder, TextEncoder
+from msmrec.text.extractive import Extractive
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality
+from msmrec.text.noise import TextNoise
 from msmrec.text.vector_cache import encode_cached
 
-FORMAT = 1  # raise when retrieval or description give other texts for the same inputs
+RETRIEVAL_FORMAT, FORMAT = 2, 2  # raise when retrieval, or description, gives something else for the same inputs
 
 
 class ModalityVectors(NamedTuple):
@@ -38,21 +42,24 @@ class ItemText:
     Args:
         knowledge: JSON Lines files of documents. A relative path is looked for under the data root, then here.
         modalities: the schema; by default the paper's nine for films (msmrec.text.modalities.MOVIE_MODALITIES).
-        generator: writes the texts from what was retrieved; `Extractive` copies sentences and fields.
+        generator: writes the texts from what was retrieved; `Extractive` copies sentences and fields, `LLMWriter` asks
+            a language model.
         encoder: frozen, makes a vector of each text.
         dim: vectors are centred and whitened by PCA to this width, modality by modality. Raw sentence vectors share a
             large common direction, which drowns what tells two films apart.
         dense_retrieval: let the encoder help to find documents where titles leave doubt.
+        noise: spoils the texts of some items, to see what depends on them.
     """
 
     def __init__(
         self,
         knowledge: list[str],
         modalities: list[Modality] | None = None,
-        generator: Extractive | None = None,
+        generator: Generator | None = None,
         encoder: TextEncoder | None = None,
         dim: int = 64,
         dense_retrieval: bool = False,
+        noise: TextNoise | None = None,
     ) -> None:
         if not knowledge:
             raise InputError("text.knowledge is empty: name at least one JSON Lines file of documents")
@@ -60,26 +67,52 @@ class ItemText:
         self.modalities = list(modalities or MOVIE_MODALITIES)
         self.generator: Generator = generator or Extractive()
         self.encoder = encoder or SentenceEncoder()
-        self.dense_retrieval = dense_retrieval
+        self.dense_retrieval, self.noise = dense_retrieval, noise
 
-    def texts(self, dataset: Dataset, root: Path, cache: Path) -> pl.DataFrame:
-        """Modality texts of all items: item_id, modality, text, doc_ids; made once and kept."""
-        paths = [self._find(name, root) for name in self.knowledge]
-        base = KnowledgeBase.read(paths)
+    def retrieved(self, dataset: Dataset, root: Path, cache: Path) -> tuple[KnowledgeBase, pl.DataFrame]:
+        """The knowledge base, and which of its documents belong to which item (item_id, doc_id, score)."""
+        base = KnowledgeBase.read([self._find(name, root) for name in self.knowledge])
         encoder = self.encoder if self.dense_retrieval else None
         key = fingerprint(
-            FORMAT, dataset.info["fingerprint"], base.fingerprint, self.modalities, repr(self.generator),
-            encoder and encoder.fingerprint,
+            RETRIEVAL_FORMAT, dataset.info["fingerprint"], base.fingerprint, encoder and encoder.fingerprint
+        )
+
+        def build(folder: Path) -> None:
+            base.retrieve(dataset.items, encoder=encoder, progress=True).write_parquet(folder / "documents.parquet")
+
+        folder = build_once(cache / "retrieved" / f"{dataset.info['name']}-{key}", build)
+        return base, pl.read_parquet(folder / "documents.parquet")
+
+    def plan(self, dataset: Dataset, root: Path, cache: Path) -> str:
+        """What describing would ask for and cost; asks nobody."""
+        base, found = self.retrieved(dataset, root, cache)
+        plan = self.generator.plan(gather(dataset.items, base, found), self.modalities, cache)
+        return str(plan or f"{type(self.generator).__name__} asks nobody: it copies from what was retrieved")
+
+    def texts(self, dataset: Dataset, root: Path, cache: Path, retry: bool = False) -> pl.DataFrame:
+        """Modality texts of all items: item_id, modality, text, doc_ids, note; made once and kept.
+
+        What a language model will be asked, and the cost, is printed before anything is sent. With `retry`, texts that
+        stand in for those of a server that failed are asked for again.
+        """
+        base, found = self.retrieved(dataset, root, cache)
+        key = fingerprint(
+            FORMAT, dataset.info["fingerprint"], base.fingerprint, found.hash_rows().sum(), self.modalities,
+            self.generator.fingerprint,
         )  # fmt: skip
 
         def build(folder: Path) -> None:
-            found = base.retrieve(dataset.items, encoder=encoder)
-            found.write_parquet(folder / "documents.parquet")
-            texts = describe(dataset.items, base, found, self.modalities, self.generator, progress=True)
-            texts.write_parquet(folder / "texts.parquet")
+            if plan := self.generator.plan(gather(dataset.items, base, found), self.modalities, cache):
+                print(plan, flush=True)
+            blocks = describe(dataset.items, base, found, self.modalities, self.generator, cache)
+            for number, block in enumerate(blocks):
+                block.write_parquet(folder / f"texts-{number:05}.parquet")
 
-        folder = build_once(cache / "texts" / f"{dataset.info['name']}-{key}", build)
-        return pl.read_parquet(folder / "texts.parquet")
+        folder = cache / "texts" / f"{dataset.info['name']}-{key}"
+        if retry and folder.is_dir():
+            shutil.rmtree(folder)
+        texts = pl.read_parquet(build_once(folder, build) / "texts-*.parquet")
+        return texts if self.noise is None else self.noise(texts)
 
     def vectors(self, dataset: Dataset, root: Path, cache: Path) -> ModalityVectors:
         """Whitened vectors of all items and modalities."""
@@ -122,6 +155,14 @@ class ItemText:
         raise InputError(
             f"knowledge file {name}: neither in the data root {root} nor here; mend model.init_args.text.knowledge"
         )
+
+
+def how_described(texts: pl.DataFrame) -> pl.DataFrame:
+    """How many items were described otherwise than asked, by what happened, most first: `what`, `items`."""
+    odd = texts.filter(pl.col(NOTE) != "").select(ITEM_ID, what=pl.col(NOTE).str.split("; ")).explode("what")
+    kinds = odd.with_columns(pl.col("what").str.replace(r"^(extractive: \w+: [^(:]*).*", "${1}").str.strip_chars())
+    counted = kinds.unique().group_by("what").agg(items=pl.len())
+    return counted.sort("items", "what", descending=[True, False])
 
 
 def principal(vectors: np.ndarray, dim: int) -> np.ndarray:

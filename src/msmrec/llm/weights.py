@@ -1,0 +1,53 @@
+"""Weights of causal language models, from a folder or the model hub, whole or quantised."""
+
+import logging
+from typing import Any, Literal
+
+import torch
+
+from msmrec.artifacts import InputError
+
+Quantisation = Literal["none", "8bit", "4bit"]
+
+
+def load_causal_lm(base: str, quantisation: Quantisation, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Tokenizer and model.
+
+    Args:
+        base: folder in the Hugging Face format, or a name on the hub.
+        quantisation: of the linear layers, by bitsandbytes.
+        dtype: of what is not quantised.
+
+    Raises:
+        InputError: the weights are not there or may not be had, or bitsandbytes is missing.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for each load says nothing that the run's own does not
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # 4-bit kernels that nobody asked for
+    options: dict[str, Any] = {"dtype": dtype}
+    if quantisation != "none":
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError:
+            raise InputError(
+                f"quantisation {quantisation} needs bitsandbytes: pip install 'msmrec[ctr]', or set it to none"
+            ) from None
+        options["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+            if quantisation == "8bit"
+            else BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            )
+        )
+        if torch.cuda.is_available():
+            options["device_map"] = {"": torch.cuda.current_device()}
+    try:
+        return AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"language model {base} could not be loaded ({reason}); name a folder with its files, or, for a gated one,"
+            " accept its licence on the hub and set HF_TOKEN"
+        ) from None

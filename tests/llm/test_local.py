@@ -1,0 +1,75 @@
+"""A transformers model on this machine gives what the server gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.llm.fixtures import JSON_PIECES, SAID
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from msmrec.artifacts import InputError
+from msmrec.llm.answers import Answers
+from msmrec.llm.client import Request, object_schema
+from msmrec.llm.local import LocalModel
+
+SCHEMA = object_schema({"narrative": "what happens", "acting": "who plays"})
+
+
+def questions(count: int) -> list[Request]:
+    return [Request([{"role": "user", "content": "Item " + "x" * (7 * k % 11)}], SCHEMA, 30) for k in range(count)]
+
+
+@pytest.mark.parametrize("quantisation", ["none", "8bit"])
+def test_batches_of_different_lengths(chat_model: Path, tmp_path: Path, quantisation: str) -> None:
+    if quantisation == "8bit":
+        pytest.importorskip("bitsandbytes")
+    model = LocalModel(str(chat_model), quantisation, batch_size=3)
+    with Answers(tmp_path / "a.sqlite") as answers:
+        replies = list(model.ask(questions(5), answers))
+        assert [reply.content for reply in replies] == [SAID] * 5
+        assert {reply.completion_tokens for reply in replies} == {len(JSON_PIECES)}
+        assert [reply.prompt_tokens for reply in replies] == [len(q.messages[0]["content"]) + 2 for q in questions(5)]
+        assert [reply.stored for reply in model.ask(questions(6), answers)] == [True] * 5 + [False]
+
+
+def test_prose_is_asked_for_once_more_and_then_given_up(prose_model: Path, tmp_path: Path) -> None:
+    with Answers(tmp_path / "a.sqlite") as answers:
+        replies = list(LocalModel(str(prose_model), batch_size=2).ask(questions(3), answers))
+    assert {(reply.content, reply.note) for reply in replies} == {(None, "answer: no JSON object")}
+    assert {reply.completion_tokens for reply in replies} == {6}
+
+
+def test_a_prompt_that_is_too_long_is_refused_alone(chat_model: Path, tmp_path: Path) -> None:
+    long = Request([{"role": "user", "content": "x" * 300}], SCHEMA, 30)
+    with Answers(tmp_path / "a.sqlite") as answers:
+        model = LocalModel(str(chat_model), batch_size=2, max_prompt_tokens=100)
+        replies = list(model.ask([*questions(1), long], answers))
+        assert replies[0].content == SAID and replies[1].note == "server: refused (more than 100 tokens)"
+        assert len(answers) == 1
+
+
+def test_answers_in_a_batch_are_those_of_the_model_alone(tmp_path: Path) -> None:
+    """Against transformers' own generate, with random weights, whose answer depends on all of the prompt."""
+    from tests.llm.tiny_chat import write_chat_model
+
+    folder = write_chat_model(tmp_path / "random", ["one"])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = [Request([{"role": "user", "content": text}], None, 8) for text in ("a", "a longer one", "b" * 30)]
+    with Answers(tmp_path / "a.sqlite") as answers:
+        texts = [reply.text for reply in LocalModel(str(folder), batch_size=3).ask(asked, answers)]
+    for request, text in zip(asked, texts, strict=True):
+        ids = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_tensors="pt")
+        ids = ids["input_ids"] if hasattr(ids, "keys") else ids
+        out = model.eval().generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :]
+        assert text == tokenizer.decode(out, skip_special_tokens=True)
+    assert len(set(texts)) == 3
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    with Answers(tmp_path / "a.sqlite") as answers, pytest.raises(InputError, match="nowhere"):
+        list(LocalModel(str(tmp_path / "nowhere")).ask(questions(1), answers))
