@@ -132,13 +132,14 @@ def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[st
 
 
 def test_joint_training_moves_the_vectors_and_the_retrieval(world: dict[str, Any]) -> None:
-    joint = {"text": world["text"], "collaborative": "lightgcn_ml1m_clicks", "weight": 1.0}
+    joint = {"text": world["text"], "collaborative": "lightgcn_ml1m_clicks"}
     run = train(
         start(
             world,
             "joint",
             **{
                 "model.init_args.joint": joint,
+                "model.init_args.joint_weight": 1.0,
                 "model.init_args.prompt": SOFT,
                 "model.init_args.lr": 0.01,
                 "model.init_args.retriever.channels": "relevant",
