@@ -1,6 +1,7 @@
 """RALLRec as users start it, on the tiny world: upstream runs, small Llama, 8-bit + LoRA, prompts between epochs."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from msmrec.artifacts import InputError
 from msmrec.cli import build, evaluate, train
 from msmrec.columns import TEST
 from msmrec.ctr.head import LlamaCTR
-from msmrec.ctr.language_model import answer_token
+from msmrec.ctr.language_model import answer_token, load
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
+from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 
 RALLREC = "rallrec_tiny_ml1m.yaml"
 SOFT = {"profile": "", "entry": "{soft} {rating} {title}", "question": "{soft} {title}"}
@@ -70,6 +72,8 @@ def fitted(trained: Path) -> LlamaCTR:
     return cli.model.eval()
 
 
+# peft asks transformers 5 by the old name
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_not_leak(trained: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -96,6 +100,15 @@ def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_
 def one_sample(batch: Any, k: int) -> Any:
     length = int(batch.last[k]) + 1
     return type(batch)(*(part[k : k + 1, :length] if part.dim() == 2 else part[k : k + 1] for part in batch))
+
+
+def test_activations_are_recomputed_where_asked(trained: Path, world: dict[str, Any]) -> None:
+    base = str(world["folder"] / "runs" / "tiny_llama_ml1m" / "seed=0" / "model")
+    for asked in (True, False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)
+            made: Any = load(base, MOVIE_TEMPLATE, "none", 0, 16, 0.0, [], gradient_checkpointing=asked)
+        assert [layer.gradient_checkpointing for layer in made.decoder.layers] == [asked, asked]
 
 
 def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[str, Any], trained: Path) -> None:

@@ -82,7 +82,7 @@ def load(
     decoder: Any = whole.model
     decoder.requires_grad_(False)
     if gradient_checkpointing:
-        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_activations(decoder)
     if lora_rank:
         try:
             from peft import LoraConfig, inject_adapter_in_model
@@ -94,6 +94,15 @@ def load(
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # trained in float32 under autocast
     return LanguageModel(decoder, answers, tokenizer)
+
+
+def _checkpoint_activations(decoder: Any) -> None:
+    """Recomputes activations in the backward pass; transformers 4 has the method under its old name only."""
+    options = {"use_reentrant": False}
+    if hasattr(decoder, "activation_checkpointing_enable"):
+        decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def answer_token(tokenizer: Any, answer: str) -> int:
