@@ -176,6 +176,9 @@ def test_settings_that_would_mislead_are_refused(world: dict[str, Any], trained:
         train(start(world, "long", **{"model.init_args.prompt": {"yes": "Certainly not"}}))
     with pytest.raises(InputError, match=r"could not be loaded .* set HF_TOKEN"):
         train(start(world, "gone", **{"model.init_args.base": "no-such/model"}))
+    with pytest.raises(InputError, match="is 8, but the vectors of lightgcn_ml1m_clicks have width 64"):
+        joint = {"text": world["text"], "collaborative_dim": 8}
+        train(start(world, "narrow", **{"model.init_args.joint": joint, "model.init_args.prompt": SOFT}))
     with pytest.raises(InputError, match="is read but not under needs"):
         train(start(world, "unlisted", **{"model.init_args.soft": ["sasrec"], "model.init_args.prompt": SOFT}))
     with pytest.raises(InputError, match="was trained with another model"):

@@ -146,7 +146,7 @@ class Alignment(nn.Module):
         """Fetches both kinds of vectors; an item that the upstream run did not train on has no collaborative one.
 
         Raises:
-            InputError: the collaborative vectors are of another width.
+            InputError: the collaborative vectors are of another width, or there is nothing to align.
         """
         wanted = run_vectors(data.run(self.collaborative), data.num_items)
         if wanted.shape[1] != self.collaborative_dim:
@@ -159,6 +159,8 @@ class Alignment(nn.Module):
         self.register_buffer("collaborative_vectors", torch.from_numpy(wanted))
         warm = np.append(False, data.dataset.items["count"].to_numpy() > 0)
         both = torch.from_numpy(np.flatnonzero(warm & wanted.any(1) & text.any((1, 2))))
+        if len(both) < 2:
+            raise InputError("fewer than two items have both a text and a collaborative vector; nothing to align")
         self.register_buffer("both", both, persistent=False)
 
     def forward(self, item: Tensor | None = None) -> Tensor:
@@ -235,7 +237,7 @@ class Projector(Module):
         both = self.alignment.both
         self.part[both] = ((draw < 2 * HELD_OUT).long() + (draw < HELD_OUT).long())[both]
         if len(self._items(TRAIN)) < 2:
-            raise InputError("fewer than two items have both a text and a collaborative vector; nothing to align")
+            raise InputError("fewer than two items with both vectors are left to train on; nothing to align")
 
     def _items(self, part: int) -> Tensor:
         return (self.part == part).nonzero()[:, 0]
