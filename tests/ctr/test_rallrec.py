@@ -1,6 +1,7 @@
 """RALLRec as users start it, on the tiny world: upstream runs, small Llama, 8-bit + LoRA, prompts between epochs."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from msmrec.artifacts import InputError
 from msmrec.cli import build, evaluate, train
 from msmrec.columns import TEST
 from msmrec.ctr.head import LlamaCTR
-from msmrec.ctr.language_model import answer_token
+from msmrec.ctr.language_model import answer_token, load
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
+from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 
 RALLREC = "rallrec_tiny_ml1m.yaml"
 SOFT = {"profile": "", "entry": "{soft} {rating} {title}", "question": "{soft} {title}"}
@@ -70,6 +72,8 @@ def fitted(trained: Path) -> LlamaCTR:
     return cli.model.eval()
 
 
+# peft asks transformers 5 by the old name
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_not_leak(trained: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -96,6 +100,15 @@ def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_
 def one_sample(batch: Any, k: int) -> Any:
     length = int(batch.last[k]) + 1
     return type(batch)(*(part[k : k + 1, :length] if part.dim() == 2 else part[k : k + 1] for part in batch))
+
+
+def test_activations_are_recomputed_where_asked(trained: Path, world: dict[str, Any]) -> None:
+    base = str(world["folder"] / "runs" / "tiny_llama_ml1m" / "seed=0" / "model")
+    for asked in (True, False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)
+            made: Any = load(base, MOVIE_TEMPLATE, "none", 0, 16, 0.0, [], gradient_checkpointing=asked)
+        assert [layer.gradient_checkpointing for layer in made.decoder.layers] == [asked, asked]
 
 
 def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[str, Any], trained: Path) -> None:
@@ -132,13 +145,14 @@ def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[st
 
 
 def test_joint_training_moves_the_vectors_and_the_retrieval(world: dict[str, Any]) -> None:
-    joint = {"text": world["text"], "collaborative": "lightgcn_ml1m_clicks", "weight": 1.0}
+    joint = {"text": world["text"], "collaborative": "lightgcn_ml1m_clicks"}
     run = train(
         start(
             world,
             "joint",
             **{
                 "model.init_args.joint": joint,
+                "model.init_args.joint_weight": 1.0,
                 "model.init_args.prompt": SOFT,
                 "model.init_args.lr": 0.01,
                 "model.init_args.retriever.channels": "relevant",
@@ -162,6 +176,9 @@ def test_settings_that_would_mislead_are_refused(world: dict[str, Any], trained:
         train(start(world, "long", **{"model.init_args.prompt": {"yes": "Certainly not"}}))
     with pytest.raises(InputError, match=r"could not be loaded .* set HF_TOKEN"):
         train(start(world, "gone", **{"model.init_args.base": "no-such/model"}))
+    with pytest.raises(InputError, match="is 8, but the vectors of lightgcn_ml1m_clicks have width 64"):
+        joint = {"text": world["text"], "collaborative_dim": 8}
+        train(start(world, "narrow", **{"model.init_args.joint": joint, "model.init_args.prompt": SOFT}))
     with pytest.raises(InputError, match="is read but not under needs"):
         train(start(world, "unlisted", **{"model.init_args.soft": ["sasrec"], "model.init_args.prompt": SOFT}))
     with pytest.raises(InputError, match="was trained with another model"):

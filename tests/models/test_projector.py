@@ -5,7 +5,9 @@ from typing import Literal
 import pytest
 import torch
 
-from msmrec.models.projector import Aligner, alignment_metrics, info_nce
+from msmrec.models.projector import Aligner, Alignment, alignment_metrics, info_nce
+from msmrec.text.encoder import TfidfSvdEncoder
+from msmrec.text.item_text import ItemText
 
 
 def test_info_nce_is_equation_5() -> None:
@@ -58,3 +60,17 @@ def test_attention_tells_the_parts_apart() -> None:
     aligner = Aligner(2, 8, 16, 4, "attention", 0.0).eval()
     text = torch.randn(5, 2, 8)
     assert not torch.allclose(aligner(text), aligner(text.flip(1)), atol=1e-4)
+
+
+def test_alignment_of_some_items_is_theirs_among_all_and_its_loss_asks_the_candidates_only() -> None:
+    torch.manual_seed(0)
+    alignment = Alignment(ItemText(["none.jsonl"], encoder=TfidfSvdEncoder(), dim=8), collaborative_dim=4)
+    alignment.reserve(5)
+    alignment.text_vectors[1:5] = torch.randn(4, 2, 8)  # item 5 has no text
+    alignment.collaborative_vectors[1:] = torch.randn(5, 4)
+    every = alignment()
+    assert every.shape == (6, 4) and not every[[0, 5]].any() and every[1:5].any(1).all()
+    candidates, item = torch.tensor([1, 3, 4]), torch.tensor([4, 1])
+    torch.testing.assert_close(alignment(candidates), every[candidates])
+    wanted = info_nce(every[candidates], alignment.collaborative_vectors[candidates], torch.tensor([2, 0]), 0.1, True)
+    torch.testing.assert_close(alignment.loss(alignment(candidates), candidates, item), wanted)

@@ -253,8 +253,6 @@ def test_bad_additions(world: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_bad_settings() -> None:
-    with refuses("kind is 'lsh': give one of flat, ivf, hnsw, pq"):
-        ItemIndex("lsh")  # type: ignore[arg-type]
     with refuses("nlist is 0: give at least 1"):
         ItemIndex("ivf", nlist=0)
     with refuses("runs on the CPU only"):
@@ -272,7 +270,6 @@ def test_bad_folders(built: dict[str, ItemIndex], tmp_path: Path) -> None:
     for change, message in (
         ({"format": 0}, "index of format 0"),
         ({"count": 4}, "do not belong together"),
-        ({"kind": "lsh"}, "give one of"),
         ({"settings": {"speed": 1}}, "no readable index"),
         ({"file": "gone.faiss"}, "no readable index"),
         ({"file": 3}, "no readable index"),
@@ -366,25 +363,3 @@ for _ in range(2):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr
-
-
-def test_forked_child_can_search() -> None:
-    """GNU OpenMP hangs in a child of a process that ran on several threads, unless the child keeps to one."""
-    code = """
-import os, signal
-import faiss
-import numpy as np
-from msmrec.retrieval.index import ItemIndex
-faiss.omp_set_num_threads(2)
-vectors = np.random.default_rng(0).standard_normal((3000, 32), np.float32)
-for kind in ("flat", "hnsw"):
-    index = ItemIndex(kind).build(vectors)
-    found = index.search(vectors[1:500], 5)[1]
-    child = os.fork()
-    if not child:
-        signal.alarm(30)
-        os._exit(not (index.search(vectors[1:500], 5)[1] == found).all())
-    assert os.waitpid(child, 0)[1] == 0, kind
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr

@@ -12,66 +12,16 @@ from torch import Tensor, nn
 from msmrec.artifacts import InputError
 from msmrec.columns import RATING, TRAIN, VAL
 from msmrec.ctr.batches import PromptBatch, PromptLoader
-from msmrec.ctr.language_model import LanguageModel, Quantisation, load, prompt_tokens, resolve
+from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens, resolve
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.item_vectors import run_vectors
+from msmrec.llm.weights import Quantisation
 from msmrec.models.click import ClickModule
-from msmrec.models.projector import Aligner, info_nce
+from msmrec.models.projector import Alignment
 from msmrec.retrieval.callback import RetrievalCallback
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, PromptTokens
 from msmrec.retrieval.retriever import Retriever
-from msmrec.text.item_text import ItemText
-
-
-class JointProjector(nn.Module):
-    """A projector that is trained inside the CTR run: InfoNCE beside the click loss, its vectors as soft tokens.
-
-    Args:
-        text: where texts come from.
-        collaborative: name of the upstream run whose item vectors are the aim, under `needs:`.
-        collaborative_dim: their width.
-        hidden_dim: of the aligner.
-        temperature: of InfoNCE.
-        weight: of InfoNCE beside the click loss.
-    """
-
-    text_vectors: Tensor
-    collaborative_vectors: Tensor
-    both: Tensor
-
-    def __init__(
-        self,
-        text: ItemText,
-        collaborative: str = "lightgcn_ml1m_clicks",
-        collaborative_dim: int = 64,
-        hidden_dim: int = 256,
-        temperature: float = 0.1,
-        weight: float = 0.1,
-    ) -> None:
-        super().__init__()
-        self.text, self.collaborative, self.temperature, self.weight = text, collaborative, temperature, weight
-        self.collaborative_dim = collaborative_dim
-        self.aligner = Aligner(2, text.dim, hidden_dim, collaborative_dim, "mlp", 0.0)
-
-    def read(self, data: RecDataModule) -> None:
-        """Fetches both kinds of vectors."""
-        text = self.text.title_and_description(data.dataset, data.root, data.cache)
-        wanted = run_vectors(data.run(self.collaborative), data.num_items)
-        self.register_buffer("text_vectors", torch.from_numpy(text), persistent=False)
-        self.register_buffer("collaborative_vectors", torch.from_numpy(wanted), persistent=False)
-        both = torch.from_numpy(np.flatnonzero(text.any((1, 2)) & wanted.any(1)))
-        self.register_buffer("both", both, persistent=False)
-
-    def forward(self) -> Tensor:
-        """(N + 1, D) aligned vectors, zero for items without text."""
-        aligned: Tensor = self.aligner(self.text_vectors) * self.text_vectors.flatten(1).any(1)[:, None]
-        return aligned
-
-    def loss(self, aligned: Tensor) -> Tensor:
-        """InfoNCE over the items that have both vectors."""
-        place = torch.arange(len(self.both), device=aligned.device)
-        return info_nce(aligned[self.both], self.collaborative_vectors[self.both], place, self.temperature, True)
 
 
 class LlamaCTR(ClickModule):
@@ -99,6 +49,7 @@ class LlamaCTR(ClickModule):
         soft_token: a token of the tokenizer that stands for an item's vector where the template says {soft}.
         soft: names of upstream runs under `needs:` whose item vectors enter as soft tokens, side by side.
         joint: trains a projector in this run; its vectors serve retrieval, and as soft tokens where the template asks.
+        joint_weight: of the projector's InfoNCE beside the click loss.
         num_items: N, linked from the data.
         **optimisation: see Module.
     """
@@ -130,7 +81,8 @@ class LlamaCTR(ClickModule):
         gradient_checkpointing: bool = False,
         soft_token: str = "<|reserved_special_token_0|>",
         soft: list[str] = [],  # noqa: B006
-        joint: JointProjector | None = None,
+        joint: Alignment | None = None,
+        joint_weight: float = 0.1,
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
@@ -142,7 +94,8 @@ class LlamaCTR(ClickModule):
             tokens_per_batch, quantisation, gradient_checkpointing,
         )  # fmt: skip
         self.lora: dict[str, Any] = {"lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout}
-        self.lora_targets, self.soft_token, self.soft, self.joint = list(lora_targets), soft_token, list(soft), joint
+        self.lora_targets, self.soft_token, self.soft = list(lora_targets), soft_token, list(soft)
+        self.joint, self.joint_weight = joint, joint_weight
         self.uses_soft = "{soft}" in prompt.entry + prompt.question
         if self.uses_soft != bool(self.soft or joint):
             raise InputError("{soft} in model.prompt and vectors in model.soft or model.joint: one needs the other")
@@ -286,15 +239,16 @@ class LlamaCTR(ClickModule):
         loss = F.binary_cross_entropy_with_logits(logits, batch.label)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
         if self.joint is not None and aligned is not None:
-            alignment = self.joint.loss(aligned)
+            both = self.joint.both
+            alignment = self.joint.loss(aligned[both], both, both)
             self.log("train/info_nce", alignment, batch_size=len(batch.label))
-            loss = loss + self.joint.weight * alignment
+            loss = loss + self.joint_weight * alignment
         return loss
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """What was trained; the frozen language model stays where it came from."""
+        """What was trained, and what a joint projector reads; the frozen language model stays where it came from."""
         state = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if "language_model." not in name or "lora_" in name}
 

@@ -1,16 +1,15 @@
 """The language model under the CTR head: loading, LoRA, quantisation, and what its tokenizer must be able to do."""
 
-import logging
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
+from msmrec.llm.weights import Quantisation, load_causal_lm
 from msmrec.retrieval.prompts import Prompts, PromptTemplate, PromptTokens
 
-Quantisation = Literal["none", "8bit", "4bit"]
 _MARK = "\u241f"  # stands for the prompt when the chat template is taken apart
 
 
@@ -45,44 +44,14 @@ def load(
         InputError: the weights are not there or may not be had, bitsandbytes or peft is missing, or an answer is more
             than one token.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for each load says nothing that the run's own does not
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # 4-bit kernels that nobody asked for
-    options: dict[str, Any] = {"dtype": dtype}
-    if quantisation != "none":
-        try:
-            import bitsandbytes  # noqa: F401
-        except ImportError:
-            raise InputError(
-                f"model.quantisation {quantisation} needs bitsandbytes: pip install 'msmrec[ctr]', or set it to none"
-            ) from None
-        options["quantization_config"] = (
-            BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
-            if quantisation == "8bit"
-            else BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-            )
-        )
-        if torch.cuda.is_available():
-            options["device_map"] = {"": torch.cuda.current_device()}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        whole: Any = AutoModelForCausalLM.from_pretrained(base, **options)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"language model {base} could not be loaded ({reason}); name a folder with its files, or, for a gated one,"
-            " accept its licence on the hub and set HF_TOKEN"
-        ) from None
+    tokenizer, whole = load_causal_lm(base, quantisation, dtype)
     whole.config.use_cache = False
     rows = [answer_token(tokenizer, answer) for answer in (template.yes, template.no)]
     answers = whole.get_output_embeddings().weight[rows].detach().float().clone()
     decoder: Any = whole.model
     decoder.requires_grad_(False)
     if gradient_checkpointing:
-        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_activations(decoder)
     if lora_rank:
         try:
             from peft import LoraConfig, inject_adapter_in_model
@@ -94,6 +63,15 @@ def load(
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # trained in float32 under autocast
     return LanguageModel(decoder, answers, tokenizer)
+
+
+def _checkpoint_activations(decoder: Any) -> None:
+    """Recomputes activations in the backward pass; transformers 4 has the method under its old name only."""
+    options = {"use_reentrant": False}
+    if hasattr(decoder, "activation_checkpointing_enable"):
+        decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def answer_token(tokenizer: Any, answer: str) -> int:

@@ -101,6 +101,86 @@ def info_nce(text: Tensor, collaborative: Tensor, item: Tensor, temperature: flo
     return forward + F.cross_entropy(right[item] @ left.T / temperature, item)
 
 
+class Alignment(nn.Module):
+    """Text and collaborative vectors of all items, the map from the former to the latter, and the loss that trains it.
+
+    Trained by itself (Projector), or inside a click run, beside its loss (LlamaCTR's `joint`).
+
+    Args:
+        text: where texts come from.
+        collaborative: name of the upstream run whose item vectors are the aim, under `needs:`.
+        collaborative_dim: their width.
+        aligner: mlp or attention.
+        hidden_dim: of the aligner.
+        dropout: of the aligner.
+        temperature: of InfoNCE.
+        all_negatives: negatives are all items, or those of the batch.
+    """
+
+    text_vectors: Tensor  # (N + 1, 2, width of a text vector)
+    collaborative_vectors: Tensor  # (N + 1, D)
+    both: Tensor  # (n,) items that have both, ascending
+
+    def __init__(
+        self,
+        text: ItemText,
+        collaborative: str = "lightgcn_ml1m_clicks",
+        collaborative_dim: int = 64,
+        aligner: Literal["mlp", "attention"] = "mlp",
+        hidden_dim: int = 256,
+        dropout: float = 0.0,
+        temperature: float = 0.1,
+        all_negatives: bool = True,
+    ) -> None:
+        super().__init__()
+        self.text, self.collaborative, self.collaborative_dim = text, collaborative, collaborative_dim
+        self.temperature, self.all_negatives = temperature, all_negatives
+        self.aligner = Aligner(2, text.dim, hidden_dim, collaborative_dim, aligner, dropout)
+
+    def reserve(self, num_items: int) -> None:
+        """Makes room for the vectors of a checkpoint."""
+        self.register_buffer("text_vectors", torch.zeros(num_items + 1, 2, self.text.dim))
+        self.register_buffer("collaborative_vectors", torch.zeros(num_items + 1, self.collaborative_dim))
+
+    def read(self, data: RecDataModule) -> None:
+        """Fetches both kinds of vectors; an item that the upstream run did not train on has no collaborative one.
+
+        Raises:
+            InputError: the collaborative vectors are of another width, or there is nothing to align.
+        """
+        wanted = run_vectors(data.run(self.collaborative), data.num_items)
+        if wanted.shape[1] != self.collaborative_dim:
+            raise InputError(
+                f"collaborative_dim is {self.collaborative_dim}, but the vectors of {self.collaborative} have width"
+                f" {wanted.shape[1]}"
+            )
+        text = self.text.title_and_description(data.dataset, data.root, data.cache)
+        self.register_buffer("text_vectors", torch.from_numpy(text))
+        self.register_buffer("collaborative_vectors", torch.from_numpy(wanted))
+        warm = np.append(False, data.dataset.items["count"].to_numpy() > 0)
+        both = torch.from_numpy(np.flatnonzero(warm & wanted.any(1) & text.any((1, 2))))
+        if len(both) < 2:
+            raise InputError("fewer than two items have both a text and a collaborative vector; nothing to align")
+        self.register_buffer("both", both, persistent=False)
+
+    def forward(self, item: Tensor | None = None) -> Tensor:
+        """(n, D) aligned vectors of items, by default of all N + 1 (eq. 6); zero for those without text."""
+        text = self.text_vectors if item is None else self.text_vectors[item]
+        aligned: Tensor = self.aligner(text) * text.flatten(1).any(1)[:, None]
+        return aligned
+
+    def loss(self, aligned: Tensor, candidates: Tensor, item: Tensor) -> Tensor:
+        """InfoNCE.
+
+        Args:
+            aligned: (n, D) aligned vectors of the candidates. candidates: (n,) items, ascending.
+            item: (B,) the batch's items, all of them candidates.
+        """
+        place = torch.searchsorted(candidates, item)
+        wanted = self.collaborative_vectors[candidates]
+        return info_nce(aligned, wanted, place, self.temperature, self.all_negatives)
+
+
 def alignment_metrics(text: Tensor, collaborative: Tensor, item: Tensor) -> dict[str, float]:
     """How well the spaces agree, for some items among all.
 
@@ -125,50 +205,26 @@ def alignment_metrics(text: Tensor, collaborative: Tensor, item: Tensor) -> dict
 
 
 class Projector(Module):
-    """Trains the aligner on the items that have both a text and a collaborative vector.
+    """Trains an alignment on the items that have both a text and a collaborative vector.
 
     A tenth of these items is held out for validation and another for test, to see whether the map holds for items it
     was not trained on. `before/` are the same metrics of the untrained map.
 
     Args:
         num_items: N, linked from the data.
-        text: where texts come from.
-        collaborative: name of the upstream run whose item vectors are the aim, under `needs:`.
-        aligner: mlp or attention.
-        hidden_dim: of the aligner.
-        dropout: of the aligner.
-        temperature: of InfoNCE.
-        all_negatives: negatives are all items, or those of the batch.
+        alignment: the vectors, the map and its loss.
         batch_size: items in a step.
         **optimisation: see Module.
     """
 
     monitor = "val/recall@10"
     headline = ("recall@1", "recall@10", "alignment", "uniformity")
-    text_vectors: Tensor
-    collaborative_vectors: Tensor
     part: Tensor
 
-    def __init__(
-        self,
-        num_items: int,
-        text: ItemText,
-        collaborative: str = "lightgcn_ml1m_clicks",
-        collaborative_dim: int = 64,
-        aligner: Literal["mlp", "attention"] = "mlp",
-        hidden_dim: int = 256,
-        dropout: float = 0.1,
-        temperature: float = 0.1,
-        all_negatives: bool = True,
-        batch_size: int = 512,
-        **optimisation: Any,
-    ) -> None:
+    def __init__(self, num_items: int, alignment: Alignment, batch_size: int = 512, **optimisation: Any) -> None:
         super().__init__(**optimisation)
-        self.text, self.collaborative, self.batch_size = text, collaborative, batch_size
-        self.temperature, self.all_negatives = temperature, all_negatives
-        self.aligner = Aligner(2, text.dim, hidden_dim, collaborative_dim, aligner, dropout)
-        self.register_buffer("text_vectors", torch.zeros(num_items + 1, 2, text.dim))
-        self.register_buffer("collaborative_vectors", torch.zeros(num_items + 1, collaborative_dim))
+        self.alignment, self.text, self.batch_size = alignment, alignment.text, batch_size
+        alignment.reserve(num_items)
         self.register_buffer("part", torch.full((num_items + 1,), -1))  # TRAIN, VAL or TEST; -1: lacks a vector
         self.before: dict[str, float] = {}
 
@@ -176,23 +232,12 @@ class Projector(Module):
         """Before training, fetches both kinds of vectors; evaluation finds them in the checkpoint."""
         if stage != "fit":
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        wanted = run_vectors(data.run(self.collaborative), data.num_items)
-        if wanted.shape[1] != self.collaborative_vectors.shape[1]:
-            raise InputError(
-                f"model.collaborative_dim is {self.collaborative_vectors.shape[1]}, but the vectors of"
-                f" {self.collaborative} have width {wanted.shape[1]}"
-            )
-        text = self.text.title_and_description(data.dataset, data.root, data.cache)
-        self.text_vectors.copy_(torch.from_numpy(text))
-        self.collaborative_vectors.copy_(torch.from_numpy(wanted))
-        warm = torch.zeros(len(wanted), dtype=torch.bool)
-        warm[1:] = torch.tensor(data.dataset.items["count"].to_list()) > 0
-        usable = warm & torch.from_numpy(wanted).any(1) & torch.from_numpy(text).flatten(1).any(1)
-        draw = torch.from_numpy(np.random.default_rng(0).random(len(wanted)))
-        self.part.copy_(torch.where(usable, (draw < 2 * HELD_OUT).long() + (draw < HELD_OUT).long(), -1))
-        if int((self.part == TRAIN).sum()) < 2:
-            raise InputError("fewer than two items have both a text and a collaborative vector; nothing to align")
+        self.alignment.read(self.trainer.datamodule)  # type: ignore[attr-defined]
+        draw = torch.from_numpy(np.random.default_rng(0).random(len(self.part)))
+        both = self.alignment.both
+        self.part[both] = ((draw < 2 * HELD_OUT).long() + (draw < HELD_OUT).long())[both]
+        if len(self._items(TRAIN)) < 2:
+            raise InputError("fewer than two items with both vectors are left to train on; nothing to align")
 
     def _items(self, part: int) -> Tensor:
         return (self.part == part).nonzero()[:, 0]
@@ -211,35 +256,27 @@ class Projector(Module):
         return {"held_out_items": HELD_OUT, "candidates": "all items with both vectors", "before": self.before}
 
     def item_embeddings(self) -> Tensor:
-        """(N + 1, D) aligned vectors (eq. 6); zero for items without text."""
-        has_text = self.text_vectors.flatten(1).any(1)
-        aligned: Tensor = self.aligner(self.text_vectors) * has_text[:, None]
+        """(N + 1, D) aligned vectors; zero for items without text."""
+        aligned: Tensor = self.alignment()
         return aligned
 
     def vectors_to_export(self) -> dict[str, Tensor]:
         """Aligned vectors."""
         return {"item_embeddings": self.item_embeddings()}
 
-    def loss(self, item: Tensor) -> Tensor:
-        """InfoNCE of the batch's items; held-out items are no candidates in training."""
-        candidates = self._items(TRAIN)
-        place = torch.searchsorted(candidates, item)
-        return info_nce(
-            self.aligner(self.text_vectors[candidates]), self.collaborative_vectors[candidates], place,
-            self.temperature, self.all_negatives,
-        )  # fmt: skip
-
     def training_step(self, batch: ItemBatch, batch_idx: int) -> Tensor:
-        """InfoNCE."""
-        loss = self.loss(batch.item_id)
+        """InfoNCE of the batch's items; held-out items are no candidates."""
+        candidates = self._items(TRAIN)
+        loss = self.alignment.loss(self.alignment(candidates), candidates, batch.item_id)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.item_id))
         return loss
 
     def _measure(self, item: Tensor) -> dict[str, float]:
         candidates = (self.part >= TRAIN).nonzero()[:, 0]
         with torch.autocast(self.device.type, enabled=False):
-            mapped = self.aligner(self.text_vectors[candidates])
-        return alignment_metrics(mapped, self.collaborative_vectors[candidates], torch.searchsorted(candidates, item))
+            mapped = self.alignment(candidates)
+        wanted = self.alignment.collaborative_vectors[candidates]
+        return alignment_metrics(mapped, wanted, torch.searchsorted(candidates, item))
 
     def on_fit_start(self) -> None:
         """Measures the untrained map."""

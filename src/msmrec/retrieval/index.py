@@ -9,18 +9,15 @@ ids; the file on disk is a plain ``faiss.IndexIDMap``, which any FAISS program s
 FAISS and torch each bring an OpenMP runtime of their own. With the Linux wheels both may be imported in either order:
 neither crashes nor slows the other. They do not share a thread count: `torch.set_num_threads` leaves FAISS on all
 cores, while `OMP_NUM_THREADS` in the environment reaches both (`faiss.omp_set_num_threads` only FAISS). A forked
-process searches on one thread (see `_one_thread_after_fork`).
+process must give FAISS one thread before it searches.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import logging
 import math
-import os
-import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +33,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # raise when the saved files' content changes
 POINTS_PER_LIST = 39  # with fewer vectors a list, k-means learns noise (FAISS's own bound)
 MAX_GPU_K = 2048  # FAISS's GPU kernels select no more
+SETTINGS = ("nlist", "nprobe", "hnsw_m", "ef_construction", "ef_search", "pq_bytes")
 EXACT_SHARE = 0.1  # a filter that leaves at most this share of the items is answered by an exact scan of those
 
 Kind = Literal["flat", "ivf", "hnsw", "pq"]
@@ -88,37 +86,16 @@ class ItemIndex:
         pq_bytes: int | None = None,
         device: Device = "auto",
     ) -> None:
-        for name, value, choices in (
-            ("kind", kind, ("flat", "ivf", "hnsw", "pq")),
-            ("metric", metric, ("cosine", "inner_product")),
-            ("device", device, ("auto", "cpu", "gpu")),
-        ):
-            if value not in choices:
-                raise InputError(f"{name} is {value!r}: give one of {', '.join(choices)}")
-        for name, number, least in (
-            ("nlist", nlist, 1),
-            ("nprobe", nprobe, 1),
-            ("hnsw_m", hnsw_m, 2),
-            ("ef_construction", ef_construction, 1),
-            ("ef_search", ef_search, 1),
-            ("pq_bytes", pq_bytes, 1),
-        ):
+        for name, number in zip(SETTINGS, (nlist, nprobe, hnsw_m, ef_construction, ef_search, pq_bytes), strict=True):
+            least = 2 if name == "hnsw_m" else 1
             if number is not None and number < least:
                 raise InputError(f"{name} is {number}: give at least {least}")
         if kind == "hnsw" and device == "gpu":
             raise InputError("an hnsw index runs on the CPU only: give device auto or cpu, or another kind")
-        self.kind = kind
-        self.metric = metric
-        self.nlist = nlist
-        self.nprobe = nprobe
-        self.hnsw_m = hnsw_m
-        self.ef_construction = ef_construction
-        self.ef_search = ef_search
-        self.pq_bytes = pq_bytes
-        self.device = device
-        self.dim = 0
-        self.catalogue = ""
-        self.without_vector = 0
+        self.kind, self.metric, self.device = kind, metric, device
+        self.nlist, self.nprobe, self.pq_bytes = nlist, nprobe, pq_bytes
+        self.hnsw_m, self.ef_construction, self.ef_search = hnsw_m, ef_construction, ef_search
+        self.dim, self.catalogue, self.without_vector = 0, "", 0
         self._map: Any = None  # faiss.IndexIDMap: positions to item ids, what is written to disk
         self._index: Any = None  # the index inside it, searched by position
         self._gpu: Any = None  # its copy on the GPU
@@ -144,8 +121,7 @@ class ItemIndex:
         """
         faiss = _faiss()
         given = _matrix(vectors, "vectors")[1:]
-        _check_finite(given, "item", np.arange(1, len(given) + 1))
-        rows, item_ids = self._normalised(given, np.arange(1, len(given) + 1))
+        rows, item_ids = self._normalised(given, np.arange(1, len(given) + 1), "item")
         without = len(given) - len(rows)
         if not len(rows):
             raise InputError(f"nothing to index: none of {len(given)} items has a vector")
@@ -181,8 +157,7 @@ class ItemIndex:
             raise InputError("item_ids holds an id twice: give each new item once")
         if len(known := np.intersect1d(ids, self._item_ids)):
             raise InputError(f"item {known[0]} is indexed already ({len(known)} such): add new items, or build again")
-        _check_finite(rows, "item", ids)
-        rows, kept = self._normalised(rows, ids)
+        rows, kept = self._normalised(rows, ids, "item")
         self.without_vector += len(ids) - len(kept)
         if catalogue is not None:
             self.catalogue = catalogue
@@ -193,11 +168,7 @@ class ItemIndex:
             self._number(np.concatenate([self._item_ids, kept]))
 
     def search(
-        self,
-        queries: NDArray[np.floating[Any]],
-        k: int,
-        within: ItemIds | None = None,
-        exclude: ItemIds | None = None,
+        self, queries: NDArray[np.floating[Any]], k: int, within: ItemIds | None = None, exclude: ItemIds | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k nearest items of each query, best first.
 
@@ -218,8 +189,7 @@ class ItemIndex:
         if k < 1:
             raise InputError(f"k is {k}: give at least 1")
         given = _matrix(queries, "queries", self.dim)
-        _check_finite(given, "query", np.arange(len(given)))
-        rows, which = self._normalised(given, np.arange(len(given)))
+        rows, which = self._normalised(given, np.arange(len(given)), "query")
         scores = np.full((len(given), k), -np.inf, np.float32)
         found = np.full((len(given), k), -1, np.int64)
         allowed = self._allowed(within, exclude)
@@ -247,24 +217,14 @@ class ItemIndex:
         with atomic_file(folder / name) as temporary:
             faiss.write_index(self._map, str(temporary))
         info = {
-            "format": FORMAT,
-            "file": name,
-            "kind": self.kind,
-            "metric": self.metric,
-            "dimension": self.dim,
-            "count": len(self),
-            "without_vector": self.without_vector,
-            "catalogue": self.catalogue,
-            "settings": {
-                setting: getattr(self, setting)
-                for setting in ("nlist", "nprobe", "hnsw_m", "ef_construction", "ef_search", "pq_bytes")
-            },
-        }
+            "format": FORMAT, "file": name, "kind": self.kind, "metric": self.metric, "dimension": self.dim,
+            "count": len(self), "without_vector": self.without_vector, "catalogue": self.catalogue,
+            "settings": {setting: getattr(self, setting) for setting in SETTINGS},
+        }  # fmt: skip
         write_json(folder / "index.json", info)
         for path in folder.glob("index-*.faiss"):
             if path.name != name:
-                with contextlib.suppress(OSError):  # another process removed it, or still reads it
-                    path.unlink()
+                path.unlink(missing_ok=True)  # another process may have removed it
 
     @classmethod
     def load(cls, folder: Path, catalogue: str | None = None, device: Device = "auto") -> ItemIndex:
@@ -363,9 +323,14 @@ class ItemIndex:
             raise InputError("the index is empty: call build or load first")
 
     def _normalised(
-        self, rows: NDArray[np.float32], ids: NDArray[np.int64]
+        self, rows: NDArray[np.float32], ids: NDArray[np.int64], what: str
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Under cosine the unit rows, without the zero ones, and the ids of those; else what was given."""
+        """Under cosine the unit rows, without the zero ones, and the ids of those; else what was given.
+
+        NaN and infinity are refused: `what` and the id of the first such row say where.
+        """
+        if len(bad := ids[~np.isfinite(rows).all(1)]):
+            raise InputError(f"the vector of {what} {bad[0]} holds NaN or infinity ({len(bad)} such): mend its source")
         if self.metric == "inner_product":
             return rows, ids
         norm = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))  # float64: no overflow, nothing vanishes
@@ -389,33 +354,19 @@ class ItemIndex:
         """The FAISS index to ask, and the search parameters with the filter in them."""
         exact = num_allowed <= EXACT_SHARE * len(self)
         wider = len(self) / num_allowed
-        index, selector = self._index, None
+        index = self._index
         if allowed is not None and exact and self.kind in ("flat", "hnsw"):
             if self.kind == "hnsw":  # the vectors under the graph; a walk through it misses rare items
                 index = faiss.downcast_index(index.storage)
             # costs what its items cost, whereas a bitmap costs a test for each item of the index
             return index, faiss.SearchParameters(sel=faiss.IDSelectorArray(np.flatnonzero(allowed)))
-        if allowed is not None:
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if self.kind == "flat":
             return index, faiss.SearchParameters(sel=selector)
         if self.kind == "hnsw":
             return index, faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(self.ef_search * wider))
         nprobe = index.nlist if exact else min(index.nlist, math.ceil(index.nprobe * wider))
         return index, faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
-
-
-def _one_thread_after_fork() -> None:
-    """In a forked child: the parent's OpenMP threads are not there, and FAISS would wait for them for ever.
-
-    One thread needs no others, and is what torch too gives its forked loader workers.
-    """
-    if (faiss := sys.modules.get("faiss")) is not None:
-        faiss.omp_set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_one_thread_after_fork)
 
 
 def _faiss() -> Any:
@@ -435,14 +386,8 @@ def _matrix(vectors: NDArray[np.floating[Any]], name: str, dim: int | None = Non
         raise InputError(f"{name} has shape {array.shape} and type {array.dtype}: give a matrix of numbers")
     if dim is not None and array.shape[1] != dim:
         raise InputError(f"{name} has dimension {array.shape[1]}, the index has {dim}")
-    with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which _check_finite refuses
+    with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which is refused
         return np.ascontiguousarray(array, np.float32)
-
-
-def _check_finite(rows: NDArray[np.float32], what: str, ids: NDArray[np.int64]) -> None:
-    """Refuses NaN and infinity, and names the first row of `rows` (n, D) that has one by its id (n,)."""
-    if len(bad := ids[~np.isfinite(rows).all(1)]):
-        raise InputError(f"the vector of {what} {bad[0]} holds NaN or infinity ({len(bad)} such): mend what made it")
 
 
 def _ids(item_ids: ItemIds, name: str) -> NDArray[np.int64]:
