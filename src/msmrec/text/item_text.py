@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError, build_once, fingerprint
-from msmrec.columns import GENRES, ITEM_ID, MODALITY, TEXT, TITLE
+from msmrec.columns import DOC_ID, GENRES, ITEM_ID, MODALITY, TEXT, TITLE
 from msmrec.data.prepare import Dataset
 from msmrec.text.describe import Extractive, Generator, describe
 from msmrec.text.encoder import SentenceEncoder, TextEncoder
@@ -64,6 +64,16 @@ class ItemText:
 
     def texts(self, dataset: Dataset, root: Path, cache: Path) -> pl.DataFrame:
         """Modality texts of all items: item_id, modality, text, doc_ids; made once and kept."""
+        return pl.read_parquet(self._made(dataset, root, cache) / "texts.parquet")
+
+    def documents(self, dataset: Dataset, root: Path, cache: Path) -> pl.DataFrame:
+        """What was found for the items: item_id, doc_id, source, score and the documents' fields; a row a pair."""
+        found = pl.read_parquet(self._made(dataset, root, cache) / "documents.parquet")
+        documents = KnowledgeBase.read([self._find(name, root) for name in self.knowledge]).documents
+        return found.join(documents.drop("source"), on=DOC_ID, how="left", maintain_order="left")
+
+    def _made(self, dataset: Dataset, root: Path, cache: Path) -> Path:
+        """The folder of texts.parquet and documents.parquet, made if it is not there."""
         paths = [self._find(name, root) for name in self.knowledge]
         base = KnowledgeBase.read(paths)
         encoder = self.encoder if self.dense_retrieval else None
@@ -78,8 +88,7 @@ class ItemText:
             texts = describe(dataset.items, base, found, self.modalities, self.generator, progress=True)
             texts.write_parquet(folder / "texts.parquet")
 
-        folder = build_once(cache / "texts" / f"{dataset.info['name']}-{key}", build)
-        return pl.read_parquet(folder / "texts.parquet")
+        return build_once(cache / "texts" / f"{dataset.info['name']}-{key}", build)
 
     def vectors(self, dataset: Dataset, root: Path, cache: Path) -> ModalityVectors:
         """Whitened vectors of all items and modalities."""
