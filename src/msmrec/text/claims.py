@@ -8,6 +8,7 @@ found in a text that names Will Smith and John Travolta. Scripts written without
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import polars as pl
 
@@ -155,6 +156,7 @@ def _tokens(texts: pl.Series) -> pl.DataFrame:
     return found.with_columns(pl.col("breaks") | first, pl.col("opens") | first)
 
 
+@lru_cache(200_000)
 def stem(word: str) -> str:
     """The comparable form of one word or number."""
     if word[0].isdigit():

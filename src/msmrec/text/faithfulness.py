@@ -19,11 +19,14 @@ from msmrec.text.describe import item_document
 ALL = "all"
 """What a summary calls the row of all modalities together."""
 
+SHARES = [f"{kind[:-1]}_support" for kind in KINDS]
+"""Columns of the shares of claims that are supported, one a kind."""
+
 _YEAR_FIELDS = ["year", "released"]
 _PEOPLE_FIELDS = {"director": ["directors", "director"], "cast": ["actors", "cast", "starring"]}
 _NOT_SAID = [DOC_ID, "source", "score"]
 _ENTRY = r"[^|,;()]+"
-_WRONG = ["wrong_years", "wrong_directors", "wrong_cast"]
+_WRONG = {"wrong_years": "year", "wrong_directors": "director", "wrong_cast": "cast"}
 
 
 @dataclass(frozen=True)
@@ -130,34 +133,30 @@ def faithfulness(texts: pl.DataFrame, evidence: Evidence) -> pl.DataFrame:
         raise InputError(f"text {lost['row'][0]}: item {lost[ITEM_ID][0]} is not among the items of the evidence")
     rows = rows.with_columns(pl.col(TEXT).fill_null(""))
     result = rows.with_columns(length=pl.col(TEXT).str.count_matches(r"\S+")).drop(TEXT)
-    result = result.join(_support(rows, evidence), on="row", how="left", maintain_order="left")
+    supported = _support(claims(rows[TEXT]), rows, evidence)
+    result = result.join(supported, on="row", how="left", maintain_order="left")
     wrong = pl.concat([_wrong_years(rows, evidence), *(_wrong_people(rows, evidence, role) for role in _PEOPLE_FIELDS)])
     counts = wrong.group_by("row").agg(
-        *((pl.col("what").str.starts_with(word)).sum().alias(name) for name, word in zip(_WRONG, _WORDS, strict=True)),
+        *(pl.col("what").str.starts_with(f"{word} ").sum().alias(name) for name, word in _WRONG.items()),
         contradicted="what",
     )
     result = result.join(counts, on="row", how="left", maintain_order="left").drop("row")
     return result.with_columns(pl.col(*KINDS, *_WRONG).fill_null(0), pl.col("contradicted").fill_null([]))
 
 
-_WORDS = ["year ", "director ", "cast "]
-
-
-def _support(rows: pl.DataFrame, evidence: Evidence) -> pl.DataFrame:
-    claimed = claims(rows[TEXT]).join(rows.select("row", ITEM_ID), on="row", maintain_order="left")
-    known = evidence.terms.with_columns(known=pl.lit(True))
-    many = evidence.fields[ITEM_ID].n_unique()
-    claimed = claimed.join(known, on=[ITEM_ID, "term"], how="left").join(evidence.rarity, on="term", how="left")
+def _support(claimed: pl.DataFrame, rows: pl.DataFrame, evidence: Evidence) -> pl.DataFrame:
+    """Counts and supported shares of claims by row, against the evidence of the item that `rows` gives each row."""
+    claimed = claimed.join(rows.select("row", ITEM_ID), on="row").join(evidence.rarity, on="term", how="left")
+    claimed = claimed.join(evidence.terms.with_columns(known=True), on=[ITEM_ID, "term"], how="left")
+    unheard = np.log1p(evidence.fields[ITEM_ID].n_unique())
     each = claimed.group_by("row", "kind", "claim").agg(
-        pl.col("known").is_not_null().all(), pl.col("weight").fill_null(np.log1p(many)).max()
+        pl.col("known").is_not_null().all(), pl.col("weight").fill_null(unheard).max()
     )
-    weighed = (pl.col("known") * pl.col("weight")).sum() / pl.col("weight").sum()
     of_kind = [pl.col("known").filter(pl.col("kind") == kind) for kind in KINDS]
     return each.group_by("row").agg(
         *(known.len().alias(kind) for kind, known in zip(KINDS, of_kind, strict=True)),
-        *(known.mean().alias(f"{kind[:-1]}_support") for kind, known in zip(KINDS, of_kind, strict=True)),
-        support=weighed,
-        plain=pl.col("known").mean(),
+        *(known.mean().alias(name) for name, known in zip(SHARES, of_kind, strict=True)),
+        support=(pl.col("known") * pl.col("weight")).sum() / pl.col("weight").sum(),
     )
 
 
@@ -187,3 +186,127 @@ def _wrong_people(rows: pl.DataFrame, evidence: Evidence, role: str) -> pl.DataF
         fitting = pl.concat([fitting, named.select("name")])
     wrong = stated.unique("name", maintain_order=True).join(fitting, on="name", how="anti", maintain_order="left")
     return wrong.select("row", what=pl.format("{} {}", pl.lit(role), "as_written"))
+
+
+def summarise(texts: pl.DataFrame, evidence: Evidence) -> pl.DataFrame:
+    """A table of texts in numbers.
+
+    Returns:
+        One row a modality in the order of the table, then one named 'all':
+        modality; texts: how many are not empty; coverage: their share; length: their mean words;
+        diversity: mean cosine distance of the TF-IDF vectors of two items' texts, 0 where all say the same (in the
+            last row the mean over modalities); null for fewer than two texts;
+        claims: different claims a text; name_support, number_support, year_support, word_support, support: means over
+            the texts that make such claims;
+        contradictions: per 100 texts.
+    """
+    return _summary(faithfulness(texts, evidence), texts)
+
+
+def _summary(scores: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+    told = scores.with_columns(text=texts[TEXT].fill_null("")).with_columns(told=pl.col("length") > 0)
+    names = told[MODALITY].unique(maintain_order=True).to_list()
+    of_modality = {name: told.filter(pl.col("told") & (pl.col(MODALITY) == name))[TEXT].to_list() for name in names}
+    diversity = pl.DataFrame(
+        {MODALITY: names, "diversity": [_diversity(of_modality[name]) for name in names]},
+        schema={MODALITY: pl.String, "diversity": pl.Float64},
+    )
+    columns = [
+        pl.col("told").sum().alias("texts"),
+        pl.col("told").mean().alias("coverage"),
+        pl.col("length").filter("told").mean(),
+        pl.sum_horizontal(KINDS).filter("told").mean().alias("claims"),
+        pl.col(*SHARES, "support").mean(),
+        (pl.sum_horizontal(list(_WRONG)).sum() / pl.col("told").sum() * 100).fill_nan(None).alias("contradictions"),
+    ]
+    by_modality = told.group_by(MODALITY, maintain_order=True).agg(columns).join(diversity, on=MODALITY)
+    overall = told.select(pl.lit(ALL).alias(MODALITY), *columns) if len(told) else by_modality
+    overall = overall.with_columns(diversity=diversity["diversity"].mean()) if len(told) else overall
+    order = [MODALITY, "texts", "coverage", "length", "diversity", "claims", *SHARES, "support", "contradictions"]
+    return pl.concat([by_modality.select(order), overall.select(order)])
+
+
+def _diversity(texts: list[str]) -> float | None:
+    """1 - the mean cosine of all pairs, from the sum of the unit vectors: |sum|^2 = n + what the pairs give."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if len(texts) < 2:
+        return None
+    try:
+        vectors = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+    except ValueError:  # no text has a word
+        return 0.0
+    lengths = float(vectors.multiply(vectors).sum())  # n, but for texts without a word
+    total = np.asarray(vectors.sum(0)).ravel()
+    return 1 - float(total @ total - lengths) / (len(texts) * (len(texts) - 1))
+
+
+def compare_faithfulness(tables: Mapping[str, pl.DataFrame], evidence: Evidence) -> pl.DataFrame:
+    """Several tables of texts side by side, such as generators, or one with and without retrieval.
+
+    Args:
+        tables: texts (item_id, modality, text) by name.
+        evidence: one yardstick for all of them.
+
+    Returns:
+        `summarise` of each table with a column `generator` (its name) after `modality`; a modality's rows stand together,
+        those of 'all' last.
+    """
+    parts = [summarise(texts, evidence).insert_column(1, pl.lit(name).alias("generator")) for name, texts in tables.items()]
+    rows = pl.concat(parts)
+    place = pl.DataFrame({MODALITY: [*(m for m in rows[MODALITY].unique(maintain_order=True) if m != ALL), ALL]})
+    return place.join(rows, on=MODALITY, maintain_order="left_right")
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """A table in Markdown: shares with three digits, other fractions with one, '-' where nothing was measured."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    digits = {"length": 1, "claims": 1, "contradictions": 1}
+    for row in table.iter_rows(named=True):
+        cells = [
+            "-" if value is None else f"{value:.{digits.get(name, 3)}f}" if isinstance(value, float)
+            else f"{value:,}" if isinstance(value, int) else str(value)
+            for name, value in row.items()
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def separation(texts: pl.DataFrame, evidence: Evidence, seed: int = 0) -> pl.DataFrame:
+    """Whether `support` measures anything: the same texts against their own item's evidence and another item's.
+
+    Args:
+        texts: item_id, modality, text, of two or more items.
+        evidence: of these items.
+        seed: which other item each item is measured against; never itself.
+
+    Returns:
+        modality, texts (with a claim), own, other (mean support), auc: the probability that a text scores higher on its
+        own evidence than a text does on another item's, ties counting half. One row a modality, then 'all'.
+
+    Raises:
+        InputError: the texts are of fewer than two items.
+    """
+    items = np.random.default_rng(seed).permutation(texts[ITEM_ID].unique().sort().to_numpy())
+    if len(items) < 2:
+        raise InputError(f"texts of {len(items)} item cannot be measured against another's evidence; two are needed")
+    rows = texts.select(ITEM_ID, MODALITY, pl.col(TEXT).fill_null("")).with_row_index("row")
+    claimed = claims(rows[TEXT])
+    another = pl.DataFrame({ITEM_ID: items, "other": np.roll(items, 1)})
+    shifted = rows.join(another, on=ITEM_ID).select("row", pl.col("other").alias(ITEM_ID))
+    own, other = (
+        rows.select("row", MODALITY).join(_support(claimed, r, evidence), on="row").select(MODALITY, "support")
+        for r in (rows, shifted)
+    )
+    both = pl.concat([own.with_columns(true=pl.lit(True)), other.with_columns(true=pl.lit(False))])
+    both = pl.concat([both, both.with_columns(pl.lit(ALL).alias(MODALITY))])
+    both = both.with_columns(rank=pl.col("support").rank("average").over(MODALITY))
+    many = pl.col("true").sum().cast(pl.Float64)
+    found = both.group_by(MODALITY).agg(
+        pl.col("true").sum().alias("texts"),
+        pl.col("support").filter("true").mean().alias("own"),
+        pl.col("support").filter(~pl.col("true")).mean().alias("other"),
+        auc=(pl.col("rank").filter("true").sum() - many * (many + 1) / 2) / (many * many),
+    )
+    order = pl.DataFrame({MODALITY: [*rows[MODALITY].unique(maintain_order=True), ALL]})
+    return order.join(found, on=MODALITY, maintain_order="left")
