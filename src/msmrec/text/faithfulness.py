@@ -252,7 +252,9 @@ def compare_faithfulness(tables: Mapping[str, pl.DataFrame], evidence: Evidence)
         `summarise` of each table with a column `generator` (its name) after `modality`; a modality's rows stand together,
         those of 'all' last.
     """
-    parts = [summarise(texts, evidence).insert_column(1, pl.lit(name).alias("generator")) for name, texts in tables.items()]
+    parts = [
+        summarise(texts, evidence).insert_column(1, pl.lit(name).alias("generator")) for name, texts in tables.items()
+    ]
     rows = pl.concat(parts)
     place = pl.DataFrame({MODALITY: [*(m for m in rows[MODALITY].unique(maintain_order=True) if m != ALL), ALL]})
     return place.join(rows, on=MODALITY, maintain_order="left_right")
