@@ -77,9 +77,8 @@ def faithfulness(args: Sequence[str]) -> None:
     from msmrec.text.faithfulness import faithfulness as scores_of
     from msmrec.text.raters import blind_sheet, write_sheet
 
-    parser = argparse.ArgumentParser(
-        prog="msmrec faithfulness", description="Faithfulness of texts.", allow_abbrev=False
-    )
+    about = "How far texts rest on what is known about their items; other arguments go to every config."
+    parser = argparse.ArgumentParser(prog="msmrec faithfulness", description=about, allow_abbrev=False)
     parser.add_argument("config", nargs="+", help="config whose model reads texts, such as msmrec_ml1m")
     parser.add_argument("--out", type=Path, help="Parquet file to write: a row a config, item and modality")
     parser.add_argument("--sheet", type=Path, help="CSV file to write: texts of every config for people to rate")
@@ -90,7 +89,7 @@ def faithfulness(args: Sequence[str]) -> None:
     documents, items = [], {}
     for config in dict.fromkeys(given.config):
         data, text = _text_of(["--config", config if Path(config).suffix else f"{config}.yaml", *overrides])
-        tables[Path(config).stem] = text.texts(data.dataset, data.root, data.cache)
+        tables[config] = text.texts(data.dataset, data.root, data.cache)
         documents.append(text.documents(data.dataset, data.root, data.cache))
         items[data.dataset.info["fingerprint"]] = data.dataset.items
         if len(items) > 1:

@@ -1,4 +1,4 @@
-"""What a text claims, as terms that can be looked up: its names, numbers, years, other words, and statements about people.
+"""What a text claims, as terms that can be looked up: names, numbers, years and other words; and what it states.
 
 Everything is string work on whole columns. Text is compared without case, accents and endings: 'robbed' is 'robs',
 'November' is 'Nov', 'two' is '2'. A name of several words is the pairs of its neighbouring words, in any order, so that
@@ -9,6 +9,7 @@ found in a text that names Will Smith and John Travolta. Scripts written without
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import polars as pl
 
@@ -115,8 +116,7 @@ def _in_blocks(texts: pl.Series, read: Callable[[pl.Series], pl.DataFrame]) -> p
     block = texts.str.len_chars().cast(pl.UInt64).cum_sum() // _BLOCK_CHARS
     starts = [*block.rle_id().arg_unique().to_list(), len(texts)] if len(texts) else [0, 0]
     parts = [
-        read(texts[start:end]).with_columns(pl.col("row") + pl.lit(start, pl.UInt32))
-        for start, end in zip(starts, starts[1:], strict=False)
+        read(texts[start:end]).with_columns(pl.col("row") + pl.lit(start, pl.UInt32)) for start, end in pairwise(starts)
     ]
     return pl.concat(parts)
 
@@ -133,7 +133,7 @@ def _matches(texts: pl.Series, pattern: str) -> pl.DataFrame:
 
 
 def _tokens(texts: pl.Series) -> pl.DataFrame:
-    """row, stem, number, stop, named (may be part of a name), breaks (does not follow on), opens (starts a sentence)."""
+    """row, stem, number, stop, named (may be part of a name), breaks (follows a break), opens (starts a sentence)."""
     found = _matches(_clean(texts), f"{_GAP}(?:{_CORE})")
     seen = found.select(pl.col("match").unique())  # the same words come again and again: each is read once
     seen = seen.with_columns(

@@ -249,13 +249,11 @@ def compare_faithfulness(tables: Mapping[str, pl.DataFrame], evidence: Evidence)
         evidence: one yardstick for all of them.
 
     Returns:
-        `summarise` of each table with a column `generator` (its name) after `modality`; a modality's rows stand together,
-        those of 'all' last.
+        `summarise` of each table with a column `generator` (its name) after `modality`; a modality's rows stand
+        together, those of 'all' last.
     """
-    parts = [
-        summarise(texts, evidence).insert_column(1, pl.lit(name).alias("generator")) for name, texts in tables.items()
-    ]
-    rows = pl.concat(parts)
+    named = ((pl.lit(name).alias("generator"), summarise(texts, evidence)) for name, texts in tables.items())
+    rows = pl.concat(table.insert_column(1, name) for name, table in named)
     place = pl.DataFrame({MODALITY: [*(m for m in rows[MODALITY].unique(maintain_order=True) if m != ALL), ALL]})
     return place.join(rows, on=MODALITY, maintain_order="left_right")
 

@@ -5,6 +5,7 @@ Filled sheets come back as one file a rater (its name is the rater's), or as one
 """
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,16 +43,9 @@ def blind_sheet(
     Raises:
         InputError: fewer than `count` pairs have a text from every generator.
     """
-    told = [
-        texts.filter(pl.col(TEXT).fill_null("").str.contains(r"\S")).select(
-            ITEM_ID, MODALITY, TEXT, pl.lit(name).alias(GENERATOR)
-        )
-        for name, texts in tables.items()
-    ]
-    rows = pl.concat(told)
-    pairs = (
-        rows.group_by(ITEM_ID, MODALITY).len().filter(pl.col("len") == len(told)).drop("len").sort(ITEM_ID, MODALITY)
-    )
+    texts = [table.select(ITEM_ID, MODALITY, TEXT, pl.lit(name).alias(GENERATOR)) for name, table in tables.items()]
+    rows = pl.concat(texts).filter(pl.col(TEXT).fill_null("").str.contains(r"\S"))
+    pairs = rows.group_by(ITEM_ID, MODALITY).len().filter(pl.col("len") == len(tables)).sort(ITEM_ID, MODALITY)
     if count < 1 or len(pairs) < count:
         raise InputError(f"a sheet of {count} items and modalities: {len(pairs)} have a text from every generator")
     rng = np.random.default_rng(seed)
@@ -66,7 +60,7 @@ def blind_sheet(
     cut = pl.when(long).then(pl.col("evidence").str.head(_MAX_EVIDENCE) + " […]").otherwise("evidence")
     sheet = rows.join(shown.with_columns(evidence=cut), on=ITEM_ID, how="left", maintain_order="left")
     sheet = sheet.join(items.select(ITEM_ID, TITLE), on=ITEM_ID, how="left", maintain_order="left")
-    empty = [pl.lit("").alias(scale) for scale in SCALES]
+    empty = [pl.lit(None, pl.String).alias(scale) for scale in SCALES]
     sheet = sheet.select(ROW_ID, TITLE, MODALITY, TEXT, pl.col("evidence").fill_null(""), *empty)
     return sheet, rows.select(ROW_ID, GENERATOR, ITEM_ID, MODALITY)
 
@@ -117,9 +111,7 @@ def read_ratings(paths: Sequence[Path], key: pl.DataFrame) -> pl.DataFrame:
             if any(value is not None for value in values):
                 ratings.append((row_id, rater, generators[row_id], *values))
     if not ratings:
-        raise InputError(
-            f"{paths[0] if paths else 'no sheet'}: no row is rated; fill {' and '.join(SCALES)} with 1 to 5"
-        )
+        raise InputError(f"{', '.join(map(str, paths))}: no row is rated; fill {' and '.join(SCALES)} with 1 to 5")
     types = {ROW_ID: pl.String, RATER: pl.String, GENERATOR: pl.String, **dict.fromkeys(SCALES, pl.Int64)}
     return pl.DataFrame(ratings, schema=types, orient="row")
 
@@ -175,7 +167,8 @@ def _read(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]
         raise InputError(f"{path}:{line}: not UTF-8; save the sheet as 'CSV UTF-8'") from None
     header = text.split("\n", 1)[0]
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=";" if header.count(";") > header.count(",") else ",")
+    separator = ";" if header.count(";") > header.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     names: list[str] = []
     rows = []
     begin = 1

@@ -43,9 +43,8 @@ def _lost(text: str, values: list[str], labels: set[str]) -> Iterator[str]:
     while label := next((label for label in labels if text.startswith(label)), ""):
         entries = {entry for value in values for entry in LIST_SEPARATOR.split(value) if entry}
         rest = text.removeprefix(label)
-        while entry := max(
-            (entry for entry in entries if rest.startswith((entry + ", ", entry + "."))), key=len, default=""
-        ):
+        while fitting := [entry for entry in entries if rest.startswith((f"{entry}, ", f"{entry}."))]:
+            entry = max(fitting, key=len)
             rest = rest.removeprefix(entry)
             if not rest.startswith(", "):
                 break
