@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.tiny_configs import TINY_DATA, tiny_config
 
+from msmrec import __main__ as verbs
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import SplitProtocol, prepare
 from msmrec.data.sources.movielens import MovieLens
@@ -40,7 +42,7 @@ DOCUMENTS = pl.DataFrame(
         "directors": ["Michael Mann", None, "Joel Coen, Ethan Coen"],
         "actors": ["Al Pacino, Robert De Niro", None, "Frances McDormand (Marge)"],
         "released": ["15 Dec 1995", None, "1996-04-05"],
-        "text": [None, "A crew of 4 robs a bank in Los Angeles. Amy Brenneman plays Eady.", "A car salesman hires two men."],
+        "text": [None, "A crew of 4 robs a bank in Los Angeles. Amy Brenneman plays Eady.", "A salesman hires men."],
         "poster_url": ["https://images/Wrong_Director_1777.jpg", None, None],
     }
 )  # fmt: skip
@@ -157,7 +159,7 @@ def test_nothing_breaks_it(evidence: Evidence) -> None:
     scores = faithfulness(frame, evidence)
     assert time.perf_counter() - began < 60
     assert len(scores) == len(texts) and scores["contradicted"][0].to_list() == ["cast Tom Hanks"]
-    assert summarise(frame, evidence)["texts"].to_list() == [8, 8]
+    assert summarise(frame, evidence)["texts"].to_list() == [len(texts)] * 2
 
 
 def test_separation_needs_two_items_and_sees_chance(evidence: Evidence) -> None:
@@ -171,6 +173,34 @@ def test_separation_needs_two_items_and_sees_chance(evidence: Evidence) -> None:
     assert separation(same.with_columns(text=pl.lit("a crime")), evidence)["auc"][0] == 0.5
     with pytest.raises(InputError, match="two are needed"):
         separation(texts[:1], evidence)
+
+
+def test_verbs(tiny_root: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    knowledge = [str(next(tiny_root.glob("simulated*/knowledge.jsonl")))]
+    schema = [{"name": name, "prose": [name]} for name in ("narrative", "visual", "set")]
+    text = {"knowledge": knowledge, "modalities": schema, "encoder": {"class_path": "TfidfSvdEncoder"}, "dim": 8}
+    configs = []
+    for name, words in (("long", 60), ("short", 4)):
+        (tmp_path / name).mkdir()
+        generator = {"max_words": words}
+        configs.append(str(tiny_config("msmrec_ml100k.yaml", tmp_path / name, {**text, "generator": generator})))
+    places = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache)]
+    out, sheet = tmp_path / "scores.parquet", tmp_path / "sheet.csv"
+    verbs.faithfulness([*configs, "--out", str(out), "--sheet", str(sheet), "--sheet_rows", "6", *places])
+    printed = capsys.readouterr().out
+    assert printed.count("| all |") == 2 and f"{sheet}: 12 texts to rate" in printed
+    scores = pl.read_parquet(out)
+    assert scores["config"].unique(maintain_order=True).to_list() == configs
+    lengths = scores.filter(pl.col("length") > 0).group_by("config", maintain_order=True).agg(pl.col("length").mean())
+    assert lengths["length"][0] > lengths["length"][1] and scores["support"].mean() == 1
+    for rater, rating in (("anna", 4), ("bo", 5)):
+        filled = pl.read_csv(sheet).with_columns(factual=pl.lit(rating), useful=pl.int_range(pl.len()) % 5 + 1)
+        filled.write_csv(tmp_path / f"{rater}.csv")
+    verbs.agreement([str(tmp_path / "anna.csv"), str(tmp_path / "bo.csv"), "--key", str(sheet.with_suffix(".key.csv"))])
+    printed = capsys.readouterr().out
+    assert "| useful | 1.000 | 2 | 12 |" in printed and f"| {configs[0]} | 2 | 12 | 4.500 |" in printed
+    with pytest.raises(InputError, match="reads no texts"):
+        verbs.faithfulness(["sasrec_ml100k", *places])
 
 
 # ML-1M
@@ -262,23 +292,28 @@ def rewrite(texts: pl.DataFrame, drop: float, swap: float, plain: bool) -> pl.Da
 def test_harder_texts_are_told_from_other_items_less_well(
     world: World, level: str, drop: float, swap: float, plain: bool, least: float
 ) -> None:
-    found = separation(rewrite(world.texts, drop, swap, plain), world.evidence).row(-1, named=True)
+    texts = world.texts.filter(pl.col("item_id") % 3 == 0)  # enough items to tell, and quick
+    found = separation(rewrite(texts, drop, swap, plain), world.evidence).row(-1, named=True)
     print(f"{level}: auc {found['auc']:.4f} of {found['texts']} texts, {found['own']:.3f} against {found['other']:.3f}")
     assert least <= found["auc"] < 0.99
 
 
-def known(world: World, fields: list[str]) -> pl.DataFrame:
-    """item_id, value: the first two-word name that a field of the item's documents lists."""
+def known(world: World, field: str) -> pl.DataFrame:
+    """item_id, value, other: the first name of two words that the item's documents list, and a stranger's."""
     name = r"\p{Lu}[\p{L}'-]+ \p{Lu}[\p{L}'-]+"
-    rows = world.evidence.fields.filter(pl.col("field").is_in(fields))
-    rows = rows.select("item_id", value=pl.col("value").str.extract(rf"(?:^|, |\|)({name})(?:$|, |\|)"))
-    return rows.drop_nulls().unique("item_id", keep="first", maintain_order=True)
+    listed = world.evidence.fields.filter(pl.col("field") == field)
+    rows = listed.select("item_id", value=pl.col("value").str.extract(rf"(?:^|, |\|)({name})(?:$|, |\|)"))
+    rows = rows.drop_nulls().unique("item_id", keep="first", maintain_order=True)
+    rows = rows.with_columns(other=pl.Series(np.random.default_rng(0).permutation(rows["value"].to_numpy())))
+    # a stranger who is in the item's own lists by chance is none
+    own = listed.group_by("item_id").agg(pl.col("value").str.join("; ").alias("own"))
+    return rows.join(own, on="item_id").filter(~pl.col("own").str.contains(pl.col("other"), literal=True)).drop("own")
 
 
 def planted(world: World, rows: pl.DataFrame, value: pl.Expr, sentence: str) -> pl.DataFrame:
-    """Each item's longest text with a sentence put after it that says `value`."""
+    """The longest text of every third item with a sentence put after it that says `value`."""
     longest = world.texts.sort(pl.col("text").str.len_chars(), descending=True).unique("item_id", keep="first")
-    rows = rows.with_columns(said=value).join(longest, on="item_id")
+    rows = rows.with_columns(said=value).gather_every(3).join(longest, on="item_id")
     return rows.select("item_id", "modality", text=pl.format("{} " + sentence, "text", "said"))
 
 
@@ -302,13 +337,13 @@ def test_planted_falsehoods_are_caught_and_truths_are_not(world: World, field: s
         rows = world.items.select("item_id", value=pl.col("year").cast(pl.Int64)).drop_nulls()
         false = pl.col("value") - 3 - pl.Series(np.random.default_rng(0).integers(0, 20, len(rows)))
     else:
-        rows = known(world, [field])
-        false = pl.Series(np.roll(rows["value"].to_numpy(), 1), dtype=pl.String)
+        rows = known(world, field)
+        false = pl.col("other")
     truth, lie = (
         faithfulness(planted(world, rows, value, sentence), world.evidence) for value in (pl.col("value"), false)
     )
     caught, alarms = (lie[column] > 0).mean(), (truth[column] > 0).mean()
-    print(f"{sentence} {len(rows)} items: caught {caught:.4f}, false alarms {alarms:.4f}")
+    print(f"{sentence} {len(lie)} items: caught {caught:.4f}, false alarms {alarms:.4f}")
     assert caught >= 0.97 and alarms <= 0.005
 
 

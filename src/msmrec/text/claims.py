@@ -16,6 +16,7 @@ import polars as pl
 YEAR = r"(?:18[89]\d|19\d\d|20\d\d)"
 KINDS = ("names", "numbers", "years", "words")
 
+_LONGEST_NAME = 8  # words; a text in capitals is not one name
 _BLOCK_CHARS = 4_000_000  # of text at a time: memory stays flat whatever the table's size
 _TITLES = r"(?:\p{Lu}|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Lt|Col|Gen|Capt|Sgt|Maj|Rev|vs|No|Vol)\."
 _SIGN = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
@@ -35,11 +36,11 @@ _STOP_WORDS = frozenset(
     around as at away back be became because become becomes been before behind being between both but by can cannot
     could did do does doing done down due during each either else even ever every few finally first for from further
     had has have having he hence her here hers herself him himself his how however i if in instead into is it its
-    itself just later least less like made make makes many may me meanwhile might more most much must my near neither
+    itself just later least less like made make makes many me meanwhile might more most much must my near neither
     never no nor not now of off often on once one only onto or other others our out over own per perhaps quite rather
     same she should since so some soon still such than that the their theirs them then there these they this those
     though through throughout thus to together too toward towards under until up upon us very via was we well were what
-    when where whether which while who whom whose why will with within without would yet you your
+    when where whether which while who whom whose why with within without would yet you your
     film films movie movies starring star stars starred written plays played st nd rd th""".split()
 )
 
@@ -48,10 +49,11 @@ _PARTICLE = r"(?:(?:de|la|le|du|da|di|del|der|den|van|von|el|al|bin|ten|ter|y)\s
 _PERSON = rf"{_PERSON_WORD}(?:\s+{_PARTICLE}{_PERSON_WORD}){{1,4}}"
 _PEOPLE = rf"{_PERSON}(?:(?:\s*,\s*(?:and\s+|&\s+)?|\s+(?:and|&)\s+){_PERSON})*"
 _STATED = {
-    "director": rf"(?i:\bdirected\s+by|\bdirectors?):?\s+{_PEOPLE}",
-    "cast": rf"(?i:\b(?:co-)?starring|\bstars|\bstarred|\b(?:played|portrayed)\s+by):?\s+{_PEOPLE}"
-    rf"|{_PERSON}\s+(?:plays|played|portrays|portrayed|stars|starred|co-stars)\b"
-    rf"|{_PERSON}\s+as\s+\p{{Lu}}",
+    "director": [rf"(?i:\bdirected\s+by|\bdirectors?):?\s+{_PEOPLE}"],
+    "cast": [
+        rf"(?i:\b(?:co-)?starring|\bstars|\bstarred|\b(?:played|portrayed)\s+by):?\s+{_PEOPLE}",
+        rf"{_PERSON}\s+(?:(?:plays|played|portrays|portrayed|stars|starred|co-stars)\b|as\s+\p{{Lu}})",
+    ],
 }
 _LEAD = r"^(?i:directed\s+by|directors?|(?:co-)?starring|stars|starred|(?:played|portrayed)\s+by):?\s+"
 _TAIL = r"\s+(?:(?:plays|played|portrays|portrayed|stars|starred|co-stars)|as\s+\p{Lu})$"
@@ -93,7 +95,7 @@ def stated_people(texts: pl.Series, kind: str) -> pl.DataFrame:
     Returns:
         row, name (as written).
     """
-    found = _matches(_clean(texts), _STATED[kind])
+    found = pl.concat(_matches(clean, pattern) for clean in (_clean(texts),) for pattern in _STATED[kind])
     names = found.select("row", pl.col("match").str.replace(_LEAD, "").str.replace(_TAIL, "").str.extract_all(_PERSON))
     return names.explode("match").drop_nulls().rename({"match": "name"}).unique(maintain_order=True)
 
@@ -170,7 +172,9 @@ def stem(word: str) -> str:
 def _runs(tokens: pl.DataFrame) -> pl.DataFrame:
     """Tokens with `run`, the number of the run of capitalised words that each is in, and `size`, that run's words."""
     begins = ~(pl.col("named") & pl.col("named").shift(1, fill_value=False)) | pl.col("breaks")
-    return tokens.with_columns(run=begins.cum_sum()).with_columns(size=pl.len().over("run"))
+    place = pl.int_range(pl.len()).over("run")
+    tokens = tokens.with_columns(run=begins.cum_sum()).with_columns(run=(place % _LONGEST_NAME == 0).cum_sum())
+    return tokens.with_columns(size=pl.len().over("run"))
 
 
 def _claims(texts: pl.Series) -> pl.DataFrame:

@@ -238,7 +238,7 @@ def _diversity(texts: list[str]) -> float | None:
         return 0.0
     lengths = float(vectors.multiply(vectors).sum())  # n, but for texts without a word
     total = np.asarray(vectors.sum(0)).ravel()
-    return 1 - float(total @ total - lengths) / (len(texts) * (len(texts) - 1))
+    return max(0.0, 1 - float(total @ total - lengths) / (len(texts) * (len(texts) - 1)))
 
 
 def compare_faithfulness(tables: Mapping[str, pl.DataFrame], evidence: Evidence) -> pl.DataFrame:
