@@ -114,6 +114,7 @@ def test_mistakes_name_file_and_line(sheet: tuple[Path, Path], tmp_path: Path) -
     refused(f"{head}r0001,a,3\n", r"bad\.csv:2: 3 cells under 4 columns")
     refused("row_id,rater,factual,useful\nr0001,,3,3\n", r"bad\.csv:2: no rater")
     refused(f"{head}r0001,a,,\n", "no row is rated")
+    refused(f'{head}r0001,a"\r\r"b,3\r3,3\n', r"bad\.csv:\d+: ")
     refused("", r"bad\.csv:1: the file is empty")
     refused(b"row_id,factual,useful\nr0001,\xff,3\n", r"bad\.csv:2: not UTF-8")
     with pytest.raises(InputError, match="no such file"):

@@ -88,14 +88,15 @@ def stated_years(texts: pl.Series) -> pl.DataFrame:
 
 
 def stated_people(texts: pl.Series, kind: str) -> pl.DataFrame:
-    """People that texts state as 'director' ('directed by X and Y') or 'cast' ('starring X, Y', 'X plays', 'X as Z').
+    """People that texts state as `kind`: 'director' ('directed by X'), 'cast' ('starring X, Y', 'X plays', 'X as Z').
 
     Only names of two or more words: 'Directed by Michael Mann, Heat is ...' states one director.
 
     Returns:
         row, name (as written).
     """
-    found = pl.concat(_matches(clean, pattern) for clean in (_clean(texts),) for pattern in _STATED[kind])
+    clean = _clean(texts)
+    found = pl.concat(_matches(clean, pattern) for pattern in _STATED[kind])  # 'Big Fish stars Al Po' matches both
     names = found.select("row", pl.col("match").str.replace(_LEAD, "").str.replace(_TAIL, "").str.extract_all(_PERSON))
     return names.explode("match").drop_nulls().rename({"match": "name"}).unique(maintain_order=True)
 

@@ -172,8 +172,13 @@ def _read(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]
     names: list[str] = []
     rows = []
     begin = 1
-    for cells in reader:
-        cells = [cell.strip() for cell in cells]
+    while True:
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise InputError(f"{path}:{begin}: not a row of a CSV file ({error}); mend the row") from None
         if not names:
             names = cells
             if missing := [name for name in needed if name not in names]:
