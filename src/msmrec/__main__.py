@@ -5,11 +5,14 @@
                            language model would be asked and what that would cost, --retry asks again where it failed
     embed     --config C   encodes those texts and prints the shape of the vectors
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
+    faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
+    agreement SHEET ..     prints how far people who filled in sheets of texts agree, and what they think of them
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned
 
 prepare, describe and embed take the same overrides as train.py and do only what is not done yet.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -18,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from msmrec.artifacts import InputError
-from msmrec.columns import MODALITY, TEXT
+from msmrec.artifacts import InputError, atomic_file
+from msmrec.columns import DOC_ID, ITEM_ID, MODALITY, TEXT
 
 if TYPE_CHECKING:  # verbs import what they need, so that --help is quick
     from msmrec.data.datamodule import RecDataModule
@@ -81,6 +84,73 @@ def slices(args: Sequence[str]) -> None:
     print(compare_slices([Path(arg) for arg in args]))
 
 
+def faithfulness(args: Sequence[str]) -> None:
+    """Prints the table of several configs' texts; other arguments go to each config, as for describe."""
+    from msmrec.text.faithfulness import Evidence, compare_faithfulness, markdown
+    from msmrec.text.faithfulness import faithfulness as scores_of
+    from msmrec.text.raters import blind_sheet, write_sheet
+
+    about = "How far texts rest on what is known about their items; other arguments go to every config."
+    parser = argparse.ArgumentParser(prog="msmrec faithfulness", description=about, allow_abbrev=False)
+    parser.add_argument(
+        "config", nargs="+", help="config whose model reads texts, such as msmrec_ml1m or msmrec_ml1m+text/gpt4o_mini"
+    )
+    parser.add_argument("--out", type=Path, help="Parquet file to write: a row a config, item and modality")
+    parser.add_argument("--sheet", type=Path, help="CSV file to write: texts of every config for people to rate")
+    parser.add_argument("--sheet_rows", type=int, default=50, help="items and modalities in the sheet (default: 50)")
+    parser.add_argument("--sheet_seed", type=int, default=0, help="seed of the sheet's draw and order (default: 0)")
+    parser.add_argument("--judge", help="model on the server (OPENAI_BASE_URL, OPENAI_API_KEY) that grades texts, 0-2")
+    parser.add_argument("--judge_items", type=int, default=200, help="items that it grades (default: 200)")
+    given, overrides = parser.parse_known_args(args)
+    tables: dict[str, pl.DataFrame] = {}
+    documents, items = [], {}
+    for config in dict.fromkeys(given.config):
+        parts = [part if Path(part).suffix else f"{part}.yaml" for part in config.split("+")]
+        data, text = _text_of([*(arg for part in parts for arg in ("--config", part)), *overrides])
+        tables[config] = text.texts(data.dataset, data.root, data.cache)
+        documents.append(text.documents(data.dataset, data.root, data.cache))
+        items[data.dataset.info["fingerprint"]] = data.dataset.items
+        if len(items) > 1:
+            raise InputError(f"{config} is on another dataset than the configs before it; compare texts of one dataset")
+    (of_all,) = items.values()
+    evidence = Evidence.of(of_all, pl.concat(documents, how="diagonal"))
+    print(markdown(compare_faithfulness(tables, evidence)))
+    if given.judge:
+        from msmrec.llm.server import OpenAIServer
+        from msmrec.text.judge import judge
+
+        some = of_all.sample(min(given.judge_items, len(of_all)), seed=given.sheet_seed)
+        known = pl.concat(documents, how="diagonal").unique([ITEM_ID, DOC_ID], maintain_order=True)
+        for config, table in tables.items():
+            mine = table.filter(pl.col(ITEM_ID).is_in(some[ITEM_ID].implode()))
+            grades = judge(mine, of_all, known, OpenAIServer(given.judge), data.cache / "answers.sqlite")
+            mean = grades.group_by(MODALITY, maintain_order=True).agg(
+                texts=pl.len(), judged=pl.col("judged").mean(), not_judged=pl.col("judged").null_count()
+            )
+            print(f"\n{given.judge} on {config}: 0 not supported, 1 in part, 2 in full", markdown(mean), sep="\n")
+    if given.out:
+        scores = [scores_of(t, evidence).insert_column(0, pl.lit(c).alias("config")) for c, t in tables.items()]
+        with atomic_file(given.out) as path:
+            pl.concat(scores).write_parquet(path)
+    if given.sheet:
+        sheet, key = blind_sheet(tables, of_all, evidence.fields, given.sheet_rows, given.sheet_seed)
+        print(f"{given.sheet}: {len(sheet)} texts to rate; {write_sheet(given.sheet, sheet, key)}: whose they are")
+
+
+def agreement(args: Sequence[str]) -> None:
+    """Prints the raters' agreement and their mean ratings."""
+    from msmrec.text.faithfulness import markdown
+    from msmrec.text.raters import agreement as alphas
+    from msmrec.text.raters import mean_ratings, read_key, read_ratings
+
+    parser = argparse.ArgumentParser(prog="msmrec agreement", description="Krippendorff's alpha and mean ratings.")
+    parser.add_argument("sheet", nargs="+", type=Path, help="filled sheet: one a rater, or with a column 'rater'")
+    parser.add_argument("--key", required=True, type=Path, help="the sheet's key file, as faithfulness wrote it")
+    given = parser.parse_args(args)
+    ratings = read_ratings(given.sheet, read_key(given.key))
+    print(markdown(alphas(ratings)), markdown(mean_ratings(ratings)), sep="\n\n")
+
+
 def demo(args: Sequence[str]) -> None:
     """Trains both models on the generated dataset."""
     from msmrec.demo import run
@@ -93,6 +163,7 @@ def main() -> None:
     from msmrec.cli import main as guarded
 
     verbs = {"prepare": prepare, "describe": describe, "embed": embed, "slices": slices, "demo": demo}
+    verbs |= {"faithfulness": faithfulness, "agreement": agreement}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)

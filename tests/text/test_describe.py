@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from msmrec.artifacts import InputError
-from msmrec.text.describe import Description, Evidence, Generator, describe
+from msmrec.text.describe import Description, Generator, ItemDocuments, describe
 from msmrec.text.extractive import Extractive, split_sentences
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
@@ -164,7 +164,7 @@ def test_another_generator_is_given_item_and_documents(
         fingerprint = "titles"
 
         def write(
-            self, evidence: Iterable[Evidence], schema: Sequence[Modality], cache: Path, total: int | None = None
+            self, evidence: Iterable[ItemDocuments], schema: Sequence[Modality], cache: Path, total: int | None = None
         ) -> Iterator[list[Description]]:
             for item, documents in evidence:
                 ids = [document["doc_id"] for document in documents]

@@ -24,7 +24,7 @@ BLOCK = 2_000  # items whose documents are in memory at once
 Document = Mapping[str, str]
 
 
-class Evidence(NamedTuple):
+class ItemDocuments(NamedTuple):
     """What is known about one item."""
 
     item: Mapping[str, Any]  # its row: item_id, title, year, genres, ...
@@ -66,7 +66,7 @@ class Generator(ABC):
 
     @abstractmethod
     def write(
-        self, evidence: Iterable[Evidence], schema: Sequence[Modality], cache: Path, total: int | None = None
+        self, evidence: Iterable[ItemDocuments], schema: Sequence[Modality], cache: Path, total: int | None = None
     ) -> Iterator[list[Description]]:
         """Describe items, one after the other.
 
@@ -80,13 +80,13 @@ class Generator(ABC):
             For each item in turn, one description a modality, in the schema's order.
         """
 
-    def plan(self, evidence: Iterable[Evidence], schema: Sequence[Modality], cache: Path) -> Plan | None:
+    def plan(self, evidence: Iterable[ItemDocuments], schema: Sequence[Modality], cache: Path) -> Plan | None:
         """What `write` would ask for and cost, for those that ask anybody; None for those that do not."""
         return None
 
 
-def gather(items: pl.DataFrame, knowledge: KnowledgeBase, found: pl.DataFrame) -> Iterator[Evidence]:
-    """Evidence of all items, a block of documents in memory at a time.
+def gather(items: pl.DataFrame, knowledge: KnowledgeBase, found: pl.DataFrame) -> Iterator[ItemDocuments]:
+    """ItemDocuments of all items, a block of documents in memory at a time.
 
     Args:
         items: one row an item, with `item_id`, `title`, `year` and `genres`.
@@ -102,7 +102,7 @@ def gather(items: pl.DataFrame, knowledge: KnowledgeBase, found: pl.DataFrame) -
             of_item.setdefault(item_id, []).append(doc_id)
         for item in block.iter_rows(named=True):
             retrieved = [documents[doc_id] for doc_id in of_item.get(item[ITEM_ID], [])]
-            yield Evidence(item, [item_document(item), *retrieved])
+            yield ItemDocuments(item, [item_document(item), *retrieved])
 
 
 def describe(

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from msmrec.artifacts import InputError
-from msmrec.text.describe import Description, Document, Evidence, Generator
+from msmrec.text.describe import Description, Document, Generator, ItemDocuments
 from msmrec.text.knowledge import TEXT_FIELDS
 from msmrec.text.modalities import Modality
 
@@ -19,7 +19,7 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Lt|Col|Gen|Capt|Sgt|Maj|Rev|Hon|Gov|Sen|Mt|Ft|No|Nos|vs|etc|ca|approx|"
     r"Co|Corp|Inc|Ltd|Bros|Vol|Pt|feat|lit|ed|dir|U\.S|U\.K|D\.C|L\.A|a\.k\.a)|\b[A-Z])\.$"
 )
-_LIST_SEPARATOR = re.compile(r"\s*\|\s*|,\s+")
+LIST_SEPARATOR = re.compile(r"\s*\|\s*|,\s+")
 _NO_PROSE = re.compile(r"^(?:no (?:overview|plot)\b|abstract not found|add a plot|n/a\b)|: \[['\"]", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:18|19|20)\d\d\b")
 _WORD = re.compile(r"\w+")
@@ -51,7 +51,7 @@ class Extractive(Generator):
         return repr(self)
 
     def write(
-        self, evidence: Iterable[Evidence], schema: Sequence[Modality], cache: Path, total: int | None = None
+        self, evidence: Iterable[ItemDocuments], schema: Sequence[Modality], cache: Path, total: int | None = None
     ) -> Iterator[list[Description]]:
         """See `Generator.write`."""
         for item, documents in tqdm(evidence, total=total, desc="describe", unit="item"):
@@ -99,7 +99,7 @@ class Extractive(Generator):
         for name, label in [*modality.fields.items(), *([("genres", "Genre")] if wanted else [])]:
             values: dict[str, tuple[str, str]] = {}
             for document in documents:
-                for value in _LIST_SEPARATOR.split(document.get(name, "")):
+                for value in LIST_SEPARATOR.split(document.get(name, "")):
                     year = _YEAR.search(value)  # '22 Nov 1995' and '1995-11-22' are one date
                     key = year.group() if year else re.sub(r"\s*\(.*?\)", "", value).casefold()
                     if key and (name != "genres" or name in modality.fields or key in wanted):

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError, build_once, fingerprint
-from msmrec.columns import GENRES, ITEM_ID, MODALITY, NOTE, TEXT, TITLE
+from msmrec.columns import DOC_ID, GENRES, ITEM_ID, MODALITY, NOTE, TEXT, TITLE
 from msmrec.data.prepare import Dataset
 from msmrec.text.describe import Generator, describe, gather
 from msmrec.text.encoder import SentenceEncoder, TextEncoder
@@ -82,6 +82,11 @@ class ItemText:
 
         folder = build_once(cache / "retrieved" / f"{dataset.info['name']}-{key}", build)
         return base, pl.read_parquet(folder / "documents.parquet")
+
+    def documents(self, dataset: Dataset, root: Path, cache: Path) -> pl.DataFrame:
+        """What was found for the items: item_id, doc_id, source, score and the documents' fields; a row a pair."""
+        base, found = self.retrieved(dataset, root, cache)
+        return found.join(base.documents.drop("source"), on=DOC_ID, how="left", maintain_order="left")
 
     def plan(self, dataset: Dataset, root: Path, cache: Path) -> str:
         """What describing would ask for and cost; asks nobody."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from msmrec.artifacts import InputError, fingerprint
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Message, Reply, Request, object_schema, prompt_tokens
-from msmrec.text.describe import Description, Document, Evidence, Generator, Plan
+from msmrec.text.describe import Description, Document, Generator, ItemDocuments, Plan
 from msmrec.text.extractive import Extractive
 from msmrec.text.modalities import Modality
 
@@ -97,18 +97,18 @@ class LLMWriter(Generator):
         for shown in self.examples:
             if lacking := [name for name in aspects if name not in shown.answer]:
                 raise InputError(f"generator.examples: the example {shown.item!r} lacks {', '.join(lacking)}")
-            asked = {"item": shown.item, "documents": _as_data(shown.documents, self.max_context), **words}
+            asked = {"item": shown.item, "documents": as_data(shown.documents, self.max_context), **words}
             messages.append({"role": "user", "content": self.user.substitute(asked)})
             messages.append({"role": "assistant", "content": json.dumps(shown.answer, ensure_ascii=False)})
         year = f" ({item['year']})" if item.get("year") and str(item["year"]) not in item["title"] else ""
-        asked = {"item": clean(item["title"]) + year, "documents": _as_data(documents, self.max_context), **words}
+        asked = {"item": clean(item["title"]) + year, "documents": as_data(documents, self.max_context), **words}
         messages.append({"role": "user", "content": self.user.substitute(asked)})
         return Request(messages, object_schema(aspects), self._longest(schema))
 
     def _longest(self, schema: Sequence[Modality]) -> int:
         return int(len(schema) * (self.max_words * TOKENS_PER_WORD * 1.5 + 8)) + 32
 
-    def plan(self, evidence: Iterable[Evidence], schema: Sequence[Modality], cache: Path) -> Plan:
+    def plan(self, evidence: Iterable[ItemDocuments], schema: Sequence[Modality], cache: Path) -> Plan:
         """See Generator.plan; it counts, and sends nothing."""
         total = known = asked = 0
         with self._answers(cache) as answers:
@@ -123,14 +123,14 @@ class LLMWriter(Generator):
         return Plan(total, known, asked, out, self.model.price.of(asked, out))
 
     def write(
-        self, evidence: Iterable[Evidence], schema: Sequence[Modality], cache: Path, total: int | None = None
+        self, evidence: Iterable[ItemDocuments], schema: Sequence[Modality], cache: Path, total: int | None = None
     ) -> Iterator[list[Description]]:
         """See Generator.write."""
-        waiting: list[Evidence] = []  # asked, and not yet answered: as many as the model reads ahead
+        waiting: list[ItemDocuments] = []  # asked, and not yet answered: as many as the model reads ahead
 
         def requests() -> Iterator[Request]:
             for item, documents in evidence:
-                waiting.append(Evidence(item, documents))
+                waiting.append(ItemDocuments(item, documents))
                 yield self.request(item, documents, schema)
 
         tokens, kept, fell = [0, 0], 0, 0
@@ -213,7 +213,7 @@ def oddities(item: Mapping[str, Any], documents: Sequence[Document]) -> list[str
     return found
 
 
-def _as_data(documents: Sequence[Document], limit: int) -> str:
+def as_data(documents: Sequence[Document], limit: int) -> str:
     """Documents as JSON, one a line, together at most `limit` characters: each gives up its longest field's end."""
     share = max(limit // max(len(documents), 1), 1)
     lines = []

@@ -1,0 +1,378 @@
+"""How far texts rest on evidence: by hand, and on ML-1M whether the measure can tell true from false."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from tests.tiny_configs import TINY_DATA, tiny_config
+
+from msmrec import __main__ as verbs
+from msmrec.artifacts import InputError
+from msmrec.data.prepare import SplitProtocol, prepare
+from msmrec.data.sources.movielens import MovieLens
+from msmrec.text.faithfulness import (
+    Evidence,
+    compare_faithfulness,
+    faithfulness,
+    markdown,
+    separation,
+    summarise,
+)
+from msmrec.text.item_text import ItemText
+from msmrec.text.modalities import MOVIE_MODALITIES
+from msmrec.text.verbatim import not_verbatim
+
+ITEMS = pl.DataFrame(
+    {
+        "item_id": pl.Series([1, 2, 3], dtype=pl.Int32),
+        "title": ["Heat (1995)", "Fargo (1996)", "Unknown"],
+        "year": pl.Series([1995, 1996, None], dtype=pl.Int32),
+        "genres": [["Action", "Crime"], ["Crime"], []],
+    }
+)
+DOCUMENTS = pl.DataFrame(
+    {
+        "item_id": pl.Series([1, 1, 2], dtype=pl.Int32),
+        "doc_id": ["a", "b", "c"],
+        "source": ["kb"] * 3,
+        "score": [2.0, 1.0, 2.0],
+        "title": ["Heat", None, "Fargo"],
+        "directors": ["Michael Mann", None, "Joel Coen, Ethan Coen"],
+        "actors": ["Al Pacino, Robert De Niro", None, "Frances McDormand (Marge)"],
+        "released": ["15 Dec 1995", None, "1996-04-05"],
+        "text": [None, "A crew of 4 robs a bank in Los Angeles. Amy Brenneman plays Eady.", "A salesman hires men."],
+        "poster_url": ["https://images/Wrong_Director_1777.jpg", None, None],
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return Evidence.of(ITEMS, DOCUMENTS)
+
+
+def score(evidence: Evidence, text: str | None, item_id: int = 1) -> dict[str, object]:
+    frame = pl.DataFrame({"item_id": pl.Series([item_id], dtype=pl.Int32), "modality": ["set"], "text": [text]})
+    return faithfulness(frame, evidence).row(0, named=True)
+
+
+def test_shares_by_hand(evidence: Evidence) -> None:
+    row = score(evidence, "In 1995 and 1999 Al Pacino, Will Pacino and De Niro rob 4 banks with 9 clowns.")
+    assert (row["names"], row["years"], row["numbers"], row["words"]) == (3, 2, 2, 3)
+    assert row["name_support"] == pytest.approx(2 / 3)  # Will Pacino: no such pair
+    assert row["year_support"] == 0.5 and row["number_support"] == 0.5
+    assert row["word_support"] == pytest.approx(2 / 3)  # rob, bank, not clown
+    # terms of 3 items: in no evidence ln 4, in one's ln 2.5, in two's ln 2
+    one, none = np.log(2.5), np.log(4)
+    supported, rest = [one] * 6, [none] * 4  # Pacino, De Niro, 1995, 4, rob, bank; Will Pacino, 1999, 9, clown
+    assert row["support"] == pytest.approx(sum(supported) / sum(supported + rest))
+
+
+@pytest.mark.parametrize("text", ["", None, "   ", "of the and", "..."])
+def test_no_claim_has_no_share(evidence: Evidence, text: str | None) -> None:
+    row = score(evidence, text)
+    assert [row[name] for name in ("support", "name_support", "number_support", "year_support", "word_support")] == [
+        None
+    ] * 5
+    assert row["names"] == row["words"] == row["wrong_years"] == 0 and row["contradicted"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "item_id", "contradicted"),
+    [
+        ("Heat is a 1994 film.", 1, ["year 1994"]),
+        ("Heat (1995), set in 1970, was released in 1995.", 1, []),
+        ("Directed by Joel Coen.", 1, ["director Joel Coen"]),
+        ("Directed by Al Pacino.", 1, ["director Al Pacino"]),  # known, but not as that
+        ("Directed by Mann Michael, Heat is long.", 1, []),
+        ("directed by Ethan Coen and Ed Wood", 2, ["director Ed Wood"]),
+        ("starring Al Pacino, Robert M. De Niro and Ed Wood.", 1, ["cast Ed Wood"]),
+        ("Amy Brenneman plays Eady.", 1, []),  # in no list, but in the text
+        ("Los Angeles stars Amy Pacino", 1, ["cast Amy Pacino"]),
+        ("Frances McDormand as Marge", 2, []),
+        ("Directed by Ed Wood, starring Bela Lugosi (1959)", 3, []),  # nothing known, nothing contradicted
+    ],
+)
+def test_contradictions(evidence: Evidence, text: str, item_id: int, contradicted: list[str]) -> None:
+    row = score(evidence, text, item_id)
+    assert row["contradicted"] == contradicted
+    kinds = [entry.split()[0] for entry in contradicted]
+    assert [row[f"wrong_{kind}"] for kind in ("years", "directors", "cast")] == [
+        kinds.count(kind) for kind in ("year", "director", "cast")
+    ]
+
+
+def test_addresses_are_no_evidence_and_all_documents_count_once(evidence: Evidence) -> None:
+    assert score(evidence, "see 1777")["support"] == 0
+    again = Evidence.of(ITEMS, pl.concat([DOCUMENTS, DOCUMENTS]))
+    assert again.fields.equals(evidence.fields)
+    with pytest.raises(InputError, match="'a': its item 1 is not among"):
+        Evidence.of(ITEMS[1:], DOCUMENTS)
+    with pytest.raises(InputError, match="text 0: item 9"):
+        score(evidence, "A", 9)
+
+
+def test_a_table_in_numbers_and_side_by_side(evidence: Evidence) -> None:
+    def table(*texts: str) -> pl.DataFrame:
+        ids = pl.Series([1, 1, 2, 2], dtype=pl.Int32)
+        return pl.DataFrame({"item_id": ids, "modality": ["acting", "set"] * 2, "text": texts})
+
+    good = table("Starring Al Pacino.", "A bank in Los Angeles.", "Starring Frances McDormand.", "")
+    bad = table("Starring Ed Wood.", "A film.", "Starring Ed Wood.", "A film.")
+    rows = summarise(good, evidence)
+    assert rows["modality"].to_list() == ["acting", "set", "all"]
+    assert rows["texts"].to_list() == [2, 1, 3] and rows["coverage"].to_list() == [1, 0.5, 0.75]
+    assert rows["length"].to_list() == [3, 5, pytest.approx(11 / 3)]
+    assert rows["support"].to_list() == [1, 1, 1] and rows["contradictions"].to_list() == [0, 0, 0]
+    both = compare_faithfulness({"good": good, "bad": bad}, evidence)
+    assert both.select("modality", "generator").rows() == [
+        (modality, name) for modality in ("acting", "set", "all") for name in ("good", "bad")
+    ]
+    last = both.row(-1, named=True)
+    assert last["contradictions"] == 50 and last["support"] == 0 and last["diversity"] == pytest.approx(0)
+    # 'starring al pacino' and 'starring frances mcdormand': idf of the shared word 1, of the others 1 + ln 1.5
+    other = 1 + np.log(1.5)
+    assert both["diversity"][0] == pytest.approx(1 - 1 / (1 + 2 * other**2))
+    lines = markdown(both).splitlines()
+    assert len(lines) == 8 and lines[3].startswith("| acting | bad | 2 | 1.000 | 3.0 | 0.000 |")
+    assert "| - |" in lines[4]  # one text has no diversity
+
+
+def test_nothing_breaks_it(evidence: Evidence) -> None:
+    none = pl.DataFrame(schema={"item_id": pl.Int32, "modality": pl.String, "text": pl.String})
+    assert len(faithfulness(none, evidence)) == 0 and len(compare_faithfulness({"none": none}, evidence)) == 0
+    huge = [
+        "Tom Hanks plays Al as Bo. " * 40_000,
+        "x" * 1_000_000,
+        "AL PACINO " * 100_000,
+        "<" * 500_000,
+        "(((1995" * 9,
+    ]
+    odd = ["<p>映画</p> \x00 \u202e", "ﷺ 😀 l'été", "{}[]%s\\"]
+    texts = huge + odd
+    frame = pl.DataFrame(
+        {"item_id": pl.Series([1] * len(texts), dtype=pl.Int32), "modality": ["m"] * len(texts), "text": texts}
+    )
+    began = time.perf_counter()
+    scores = faithfulness(frame, evidence)
+    assert time.perf_counter() - began < 60
+    assert len(scores) == len(texts) and scores["contradicted"][0].to_list() == ["cast Tom Hanks"]
+    assert summarise(frame, evidence)["texts"].to_list() == [len(texts)] * 2
+
+
+def test_separation_needs_two_items_and_sees_chance(evidence: Evidence) -> None:
+    texts = pl.DataFrame(
+        {"item_id": pl.Series([1, 2], dtype=pl.Int32), "modality": ["a", "a"], "text": ["a bank", "a salesman"]}
+    )
+    found = separation(texts, evidence)
+    assert found["modality"].to_list() == ["a", "all"] and found["auc"].to_list() == [1, 1]
+    assert found["own"][0] == 1 and found["other"][0] == 0
+    same = texts.with_columns(text=pl.lit("Crime"))  # in both
+    assert separation(same.with_columns(text=pl.lit("a crime")), evidence)["auc"][0] == 0.5
+    with pytest.raises(InputError, match="two are needed"):
+        separation(texts[:1], evidence)
+
+
+def test_verbs(tiny_root: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    knowledge = [str(next(tiny_root.glob("simulated*/knowledge.jsonl")))]
+    schema = [{"name": name, "prose": [name]} for name in ("narrative", "visual", "set")]
+    text = {"knowledge": knowledge, "modalities": schema, "encoder": {"class_path": "TfidfSvdEncoder"}, "dim": 8}
+    configs = []
+    for name, words in (("long", 60), ("short", 4)):
+        (tmp_path / name).mkdir()
+        generator = {"class_path": "Extractive", "init_args": {"max_words": words}}
+        configs.append(str(tiny_config("msmrec_ml100k.yaml", tmp_path / name, {**text, "generator": generator})))
+    places = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache)]
+    out, sheet = tmp_path / "scores.parquet", tmp_path / "sheet.csv"
+    verbs.faithfulness([*configs, "--out", str(out), "--sheet", str(sheet), "--sheet_rows", "6", *places])
+    printed = capsys.readouterr().out
+    assert printed.count("| all |") == 2 and f"{sheet}: 12 texts to rate" in printed
+    scores = pl.read_parquet(out)
+    assert scores["config"].unique(maintain_order=True).to_list() == configs
+    lengths = scores.filter(pl.col("length") > 0).group_by("config", maintain_order=True).agg(pl.col("length").mean())
+    assert lengths["length"][0] > lengths["length"][1] and scores["support"].mean() == 1
+    for rater, rating in (("anna", 4), ("bo", 5)):
+        filled = pl.read_csv(sheet).with_columns(factual=pl.lit(rating), useful=pl.int_range(pl.len()) % 5 + 1)
+        filled.write_csv(tmp_path / f"{rater}.csv")
+    verbs.agreement([str(tmp_path / "anna.csv"), str(tmp_path / "bo.csv"), "--key", str(sheet.with_suffix(".key.csv"))])
+    printed = capsys.readouterr().out
+    assert "| useful | 1.000 | 2 | 12 |" in printed and f"| {configs[0]} | 2 | 12 | 4.500 |" in printed
+    with pytest.raises(InputError, match="reads no texts"):
+        verbs.faithfulness(["sasrec_ml100k", *places])
+
+
+# ML-1M
+
+KB = ["imdb_movies", "tmdb_movies", "tmdb_overviews", "wikipedia_abstracts"]
+
+
+class World:
+    """ML-1M's items, extractive texts, documents and evidence."""
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        dataset = prepare(MovieLens("ml-1m"), root, cache, SplitProtocol())
+        text = ItemText([f"kb/{name}.jsonl" for name in KB])
+        self.items = dataset.items
+        self.texts = text.texts(dataset, root, cache)
+        self.documents = text.documents(dataset, root, cache)
+        self.evidence = Evidence.of(self.items, self.documents)
+
+
+@pytest.fixture(scope="module")
+def world(real_data: Path, cache: Path) -> World:
+    if not all((real_data / "kb" / f"{name}.jsonl").is_file() for name in KB):
+        pytest.skip(f"no knowledge base in {real_data}/kb")
+    return World(real_data, cache)
+
+
+def test_extractive_texts_are_verbatim_and_changed_ones_are_not(world: World) -> None:
+    lost = not_verbatim(world.texts, world.evidence.fields, MOVIE_MODALITIES)
+    assert lost.is_empty(), lost.row(0)
+    some = world.texts.filter(pl.col("text") != "").sample(400, seed=0)
+    changed = some.with_columns(pl.col("text").str.replace(r"^(.*)\b\p{L}{3,}", "${1}Xyzzy"))
+    assert len(not_verbatim(changed, world.evidence.fields, MOVIE_MODALITIES)) >= 398
+    strangers = some.with_columns(pl.col("doc_ids").shift(1, fill_value=[]))
+    assert len(not_verbatim(strangers, world.evidence.fields, MOVIE_MODALITIES)) >= 398
+
+
+def test_items_have_modalities_from_evidence(world: World) -> None:
+    told = world.texts.filter(pl.col("text") != "")
+    retrieved = told.filter(pl.col("doc_ids").list.eval(pl.element() != "item").list.any())
+    for name, rows in (("all evidence", told), ("retrieved documents alone", retrieved)):
+        many = rows.group_by("item_id").len().filter(pl.col("len") >= 5)
+        share = len(many) / len(world.items)
+        print(f"at least five of nine modalities, from {name}: {share:.4f}")
+        if name == "all evidence":
+            assert share >= 0.97
+
+
+def test_extractive_texts_are_told_from_other_items_within_seconds(world: World) -> None:
+    began = time.perf_counter()
+    scores = faithfulness(world.texts, world.evidence)
+    seconds = time.perf_counter() - began
+    print(f"{len(scores)} texts in {seconds:.1f} s")
+    assert seconds < 120  # 3 to 6 seconds on an idle core
+    assert scores["support"].drop_nulls().min() > 0.9 and scores["support"].mean() > 0.9999
+    assert scores["contradicted"].list.len().sum() == 0
+    found = separation(world.texts, world.evidence)
+    print(markdown(found))
+    assert found["auc"].min() >= 0.95
+
+
+def rewrite(texts: pl.DataFrame, drop: float, swap: float, plain: bool) -> pl.DataFrame:
+    """Texts without names and numbers (`plain`), with a share of words swapped for others', and a share left out."""
+    rng = np.random.default_rng(0)
+    rows = texts.with_row_index("row")
+    words = rows.select("row", word=pl.col("text").str.split(" ")).explode("word").filter(pl.col("word") != "")
+    if plain:
+        words = words.filter(~pl.col("word").str.contains(r"^[^\p{L}]*\p{Lu}|\d"))
+    strange = pl.Series(rng.permutation(words["word"].to_numpy()), dtype=pl.String)
+    chance = pl.Series(rng.random(len(words)))
+    words = words.with_columns(word=pl.when(chance < swap).then(strange).otherwise("word"))
+    words = words.filter(pl.Series(rng.random(len(words))) >= drop)
+    text = words.group_by("row").agg(text=pl.col("word").str.join(" "))
+    rows = rows.drop("text").join(text, on="row", how="left", maintain_order="left").drop("row")
+    return rows.with_columns(pl.col("text").fill_null(""))
+
+
+@pytest.mark.parametrize(
+    ("level", "drop", "swap", "plain", "least"),
+    [
+        ("half of the words left out", 0.5, 0, False, 0.93),
+        ("half of the words swapped", 0, 0.5, False, 0.92),
+        ("four fifths of the words swapped", 0, 0.8, False, 0.79),
+        ("no names and numbers", 0, 0, True, 0.96),
+        ("no names and numbers, half left out", 0.5, 0, True, 0.95),
+        ("no names and numbers, half swapped", 0, 0.5, True, 0.87),
+        ("no names and numbers, four fifths swapped", 0, 0.8, True, 0.74),
+    ],
+)
+def test_harder_texts_are_told_from_other_items_less_well(
+    world: World, level: str, drop: float, swap: float, plain: bool, least: float
+) -> None:
+    texts = world.texts.filter(pl.col("item_id") % 3 == 0)  # enough items to tell, and quick
+    found = separation(rewrite(texts, drop, swap, plain), world.evidence).row(-1, named=True)
+    print(f"{level}: auc {found['auc']:.4f} of {found['texts']} texts, {found['own']:.3f} against {found['other']:.3f}")
+    assert least <= found["auc"] < 0.99
+
+
+def known(world: World, field: str) -> pl.DataFrame:
+    """item_id, value, other: the first name of two words that the item's documents list, and a stranger's."""
+    name = r"\p{Lu}[\p{L}'-]+ \p{Lu}[\p{L}'-]+"
+    listed = world.evidence.fields.filter(pl.col("field") == field)
+    rows = listed.select("item_id", value=pl.col("value").str.extract(rf"(?:^|, |\|)({name})(?:$|, |\|)"))
+    rows = rows.drop_nulls().unique("item_id", keep="first", maintain_order=True)
+    rows = rows.with_columns(other=pl.Series(np.random.default_rng(0).permutation(rows["value"].to_numpy())))
+    # a stranger who is in the item's own lists by chance is none
+    own = listed.group_by("item_id").agg(pl.col("value").str.join("; ").alias("own"))
+    return rows.join(own, on="item_id").filter(~pl.col("own").str.contains(pl.col("other"), literal=True)).drop("own")
+
+
+def planted(world: World, rows: pl.DataFrame, value: pl.Expr, sentence: str) -> pl.DataFrame:
+    """The longest text of every third item with a sentence put after it that says `value`."""
+    longest = world.texts.sort(pl.col("text").str.len_chars(), descending=True).unique("item_id", keep="first")
+    rows = rows.with_columns(said=value).gather_every(3).join(longest, on="item_id")
+    return rows.select("item_id", "modality", text=pl.format("{} " + sentence, "text", "said"))
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ("directors", "It was directed by {}."),
+        ("directors", "Directed by: {}."),
+        ("directors", "Directed by {}, this film is about love."),
+        ("actors", "It stars {}."),
+        ("actors", "{} plays the lead."),
+        ("actors", "Starring: {}."),
+        ("year", "It was released in {}."),
+        ("year", "It is a {} American drama film."),
+        ("year", "The film ({}) is well known."),
+    ],
+)
+def test_planted_falsehoods_are_caught_and_truths_are_not(world: World, field: str, sentence: str) -> None:
+    column = {"directors": "wrong_directors", "actors": "wrong_cast", "year": "wrong_years"}[field]
+    if field == "year":
+        rows = world.items.select("item_id", value=pl.col("year").cast(pl.Int64)).drop_nulls()
+        false = pl.col("value") - 3 - pl.Series(np.random.default_rng(0).integers(0, 20, len(rows)))
+    else:
+        rows = known(world, field)
+        false = pl.col("other")
+    truth, lie = (
+        faithfulness(planted(world, rows, value, sentence), world.evidence) for value in (pl.col("value"), false)
+    )
+    caught, alarms = (lie[column] > 0).mean(), (truth[column] > 0).mean()
+    print(f"{sentence} {len(lie)} items: caught {caught:.4f}, false alarms {alarms:.4f}")
+    assert caught >= 0.97 and alarms <= 0.005
+
+
+def test_planted_numbers_are_caught(world: World) -> None:
+    numbers = pl.Series(np.random.default_rng(0).integers(13, 1800, len(world.items)))
+    scores = faithfulness(planted(world, world.items, numbers, "It cost {} dollars."), world.evidence)
+    caught = (scores["number_support"] < 1).mean()
+    print(f"numbers of {len(scores)} items: caught {caught:.4f}")
+    assert caught >= 0.97
+
+
+def test_what_another_source_says_is_seldom_a_contradiction(world: World) -> None:
+    """True statements from TMDB against the evidence of IMDb alone: names and dates as two sources write them."""
+    one = Evidence.of(world.items, world.documents.filter(pl.col("source") == "imdb_movies"))
+    other = world.documents.filter((pl.col("source") == "tmdb_movies") & pl.col("directors").is_not_null())
+    other = other.join(world.documents.filter(pl.col("source") == "imdb_movies"), on="item_id", how="semi")
+    texts = other.select(
+        "item_id",
+        text=pl.format(
+            "Directed by {}. Released on {}. Starring {}.",
+            pl.col("directors").str.replace_all(r"\|", ", "),
+            pl.col("released").fill_null(""),
+            pl.col("actors").fill_null("").str.replace_all(r"\|", ", "),
+        ),
+        modality=pl.lit("all"),
+    )
+    scores = faithfulness(texts, one)
+    rates = {name: (scores[name] > 0).mean() for name in ("wrong_directors", "wrong_years", "wrong_cast")}
+    print(f"{len(texts)} items, share flagged: {rates}")
+    assert (
+        rates["wrong_directors"] < 0.1 and rates["wrong_years"] < 0.3
+    )  # IMDb lists four actors: cast is flagged often
