@@ -183,3 +183,13 @@ def test_bf16_trains_and_is_evaluated_in_float32(config: str, tiny_args: list[st
     assert record["train"]["precision"] == "bf16-mixed"
     exact = evaluate(["--run", str(tmp_path), "--trainer.precision=32-true"])
     assert {name.split("/")[1]: value for name, value in exact.items()} == record["test"]
+
+
+def test_a_run_from_before_an_option_existed_is_the_same_run(tmp_path: Path) -> None:
+    from msmrec.cli import _differs
+
+    (tmp_path / "config.yaml").write_text("model: {init_args: {lr: 0.1, text: {dim: 8}}}\ndata: {seed: 0}\n")
+    now = {"model": {"init_args": {"lr": 0.1, "text": {"dim": 8, "noise": None}}}, "data": {"seed": 0}}
+    assert _differs(tmp_path, now) is None
+    now["model"]["init_args"]["text"]["noise"] = {"kind": "swap"}  # type: ignore[index, call-overload]
+    assert _differs(tmp_path, now) == "model"

@@ -114,8 +114,7 @@ class RunCLI(LightningCLI):
         """Places everything that the run writes into its folder, and chooses a precision where the config does not."""
         config = self.config
         if config.run_dir is None:
-            name = "+".join(Path(str(path)).stem for path in config.get("config") or []) or "run"
-            config.run_dir = f"{config.runs}/{name}/seed={config.seed_everything}"
+            config.run_dir = f"{config.runs}/{_name(config) or 'run'}/seed={config.seed_everything}"
         config.trainer.default_root_dir = config.run_dir
         config.checkpoint.dirpath = f"{config.run_dir}/checkpoints"
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -277,7 +276,7 @@ def train(args: Sequence[str] | None = None) -> Path:
     if trainer.is_global_zero:
         cli.model.save(run)
         export_vectors(run, cli.model)
-        write_results(run, cli.model, cli.datamodule, _name(cli, run), validated, tested, clock)
+        write_results(run, cli.model, cli.datamodule, _name(cli.config) or run.name, validated, tested, clock)
         _print_row(run, cli.model, tested)
     return run
 
@@ -337,17 +336,28 @@ def _resume_from(run: Path, cli: RunCLI) -> str | None:
 
 
 def _differs(run: Path, config: dict[str, Any]) -> str | None:
-    """The first part in which the run's own config.yaml differs from `config`."""
-    before = yaml.safe_load((run / "config.yaml").read_text())
-    return next((part for part in ("model", "data", "seed_everything") if before.get(part) != config.get(part)), None)
+    """The first part in which the run's own config.yaml differs from `config`.
+
+    What is null counts as not there, so that a run made before an option existed is still the same run.
+    """
+    before = _without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
+    now = _without_nulls(config)
+    return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
+
+
+def _without_nulls(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {key: _without_nulls(value) for key, value in part.items() if value is not None}
+    return [_without_nulls(value) for value in part] if isinstance(part, list) else part
 
 
 def _arguments(args: Sequence[str]) -> list[str]:
     return [_find_config(a) for a in _split_equals(args)]
 
 
-def _name(cli: RunCLI, run: Path) -> str:
-    return Path(str(cli.config.config[-1])).stem if cli.config.get("config") else run.name
+def _name(config: Any) -> str:
+    """What a run is called: its config, and those laid over it; empty without any."""
+    return "+".join(Path(str(path)).stem for path in config.get("config") or [])
 
 
 def _print_row(run: Path, model: Module, metrics: dict[str, float]) -> None:
