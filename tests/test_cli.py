@@ -50,7 +50,7 @@ def tiny_args(tiny_root: Path, cache: Path) -> list[str]:
 
 def for_model(config: str, args: list[str]) -> list[str]:
     """SASRec reads no texts."""
-    return [a for a in args if "msmrec" in config or "init_args.text" not in a]
+    return [a for a in args if "msmrec" in config or "kar" in config or "init_args.text" not in a]
 
 
 @pytest.mark.parametrize("config", [name for name in ALL_CONFIGS if name != "llama_untuned_ml1m.yaml"])  # tests/ctr
@@ -64,7 +64,7 @@ def test_every_config_parses_and_fits_two_batches(config: str, tiny_args: list[s
     assert not (tmp_path / "metrics.json").exists()  # a dry run leaves no result
 
 
-@pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml"])
+@pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml", "kar_ml100k.yaml"])
 def test_a_run_leaves_its_record_and_is_evaluated_again_to_the_last_digit(
     config: str, tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +88,8 @@ def test_a_run_leaves_its_record_and_is_evaluated_again_to_the_last_digit(
         load_file(run / "item_embeddings.safetensors")["item_embeddings"].shape[0] == record["dataset"]["num_items"] + 1
     )
     # the checkpoint is enough: neither texts nor encoder are asked
-    monkeypatch.setattr("msmrec.text.item_text.ItemText.vectors", None)
+    for method in ("item_text.ItemText.vectors", "item_text.ItemText.texts", "user_text.UserText.vectors"):
+        monkeypatch.setattr(f"msmrec.text.{method}", None)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     for split in ("val", "test"):
         again = evaluate(["--run", str(run), "--split", split, *QUIET[2:]])
@@ -98,7 +99,7 @@ def test_a_run_leaves_its_record_and_is_evaluated_again_to_the_last_digit(
         train(["--config", config, *for_model(config, tiny_args), "--run_dir", str(run)])
 
 
-@pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml"])
+@pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml", "kar_ml100k.yaml"])
 def test_killed_and_resumed_equals_uninterrupted(config: str, tiny_args: list[str], tmp_path: Path) -> None:
     args = [*for_model(config, tiny_args), "--trainer.max_epochs=4"]
     whole = train(["--config", config, *args, "--run_dir", str(tmp_path / "whole")])

@@ -38,6 +38,7 @@ from msmrec.llm.server import OpenAIServer  # noqa: F401
 from msmrec.models.base import Module
 from msmrec.models.din import DIN  # noqa: F401
 from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401
+from msmrec.models.kar import KAR  # noqa: F401
 from msmrec.models.lightgcn import LightGCN  # noqa: F401
 from msmrec.models.msmrec import MSMRec  # noqa: F401
 from msmrec.models.projector import Projector  # noqa: F401

@@ -35,6 +35,7 @@ def test_training_covers_each_users_latest_items_once_and_nothing_else(tiny: Dat
             assert user not in seen
             seen.add(user)
             latest = histories[user][0][-11:]
+            assert batch.start[row] == len(histories[user][0]) - len(latest)
             assert batch.item_seq[row, :n].tolist() == latest[:-1]
             assert batch.target_item[row, :n].tolist() == latest[1:]
             assert not batch.item_seq[row, n:].any() and not batch.target_item[row, n:].any()
@@ -43,11 +44,14 @@ def test_training_covers_each_users_latest_items_once_and_nothing_else(tiny: Dat
 
 def test_all_windows_use_every_training_item_as_a_target_once(tiny: Dataset) -> None:
     loader = TrainLoader(tiny, max_seq_len=4, tokens_per_batch=64, device=CPU, all_windows=True)
+    histories = parts(tiny)
     found: dict[int, list[int]] = {}
     for batch in loader:
         for row, user in enumerate(batch.user_id.tolist()):
+            window = slice(int(batch.start[row]), int(batch.start[row] + batch.seq_len[row]))
+            assert batch.item_seq[row, : batch.seq_len[row]].tolist() == histories[user][0][window]
             found.setdefault(user, []).extend(batch.target_item[row][batch.target_item[row] > 0].tolist())
-    for user, (train, _, _) in parts(tiny).items():
+    for user, (train, _, _) in histories.items():
         assert sorted(found.get(user, [])) == sorted(train[1:])
 
 
@@ -80,6 +84,7 @@ def test_evaluation_histories_targets_and_seen_items(tiny: Dataset) -> None:
                 before, target = (train, val) if split == VAL else (train + val, test)
                 users.append(user)
                 assert batch.item_seq[row, : int(batch.seq_len[row])].tolist() == before[-6:]
+                assert int(batch.start[row]) == max(len(before) - 6, 0)
                 assert [t for t in batch.target_item[row].tolist() if t] == target
                 assert batch.seen_item[batch.seen_row == row].tolist() == before  # all of it, not the last six
         assert sorted(users) == [u for u, p in histories.items() if p[split]]

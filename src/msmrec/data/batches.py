@@ -21,6 +21,7 @@ class TrainBatch(NamedTuple):
     item_seq: Tensor  # (B, L) oldest first, padded with 0 on the right
     target_item: Tensor  # (B, L) the next item; 0 where item_seq is 0
     seq_len: Tensor  # (B,)
+    start: Tensor  # (B,) place of item_seq's first item in the user's whole history; 0 where nothing was cut off
 
     @property
     def num_tokens(self) -> int:
@@ -37,6 +38,7 @@ class EvalBatch(NamedTuple):
     target_item: Tensor  # (B, T) padded with 0 on the right
     seen_row: Tensor  # (S,) with seen_item: pairs (row of the batch, item) of the whole history, not only of item_seq
     seen_item: Tensor  # (S,)
+    start: Tensor  # (B,) place of item_seq's first item in the user's whole history; 0 where nothing was cut off
 
 
 def rows_between(start: Tensor, end: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -121,7 +123,9 @@ class TrainLoader(EpochLoader):
         stop = end[user] - 1 - nth * max_seq_len  # one past the last input
         self.user = torch.from_numpy(user).to(device)
         self.stop = torch.from_numpy(stop).to(device)
-        self.length = torch.from_numpy(np.minimum(stop - start[user], max_seq_len)).to(device)
+        length = np.minimum(stop - start[user], max_seq_len)
+        self.length = torch.from_numpy(length).to(device)
+        self.start = torch.from_numpy(stop - length - start[user]).to(device)
         self.items = torch.from_numpy(dataset.item_id).to(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size
         # Lengths do not change, so neither does the plan: how many sequences each batch takes, longest first.
@@ -141,7 +145,11 @@ class TrainLoader(EpochLoader):
             stop, length = self.stop[rows], self.length[rows]
             index, real = rows_between(stop - length, stop, int(length.max()))
             yield TrainBatch(
-                self.user[rows], (self.items[index] * real).long(), (self.items[index + 1] * real).long(), length
+                self.user[rows],
+                (self.items[index] * real).long(),
+                (self.items[index + 1] * real).long(),
+                length,
+                self.start[rows],
             )
 
 
@@ -186,4 +194,5 @@ class EvalLoader:
                 (self.items[target] * is_target).long(),
                 is_seen.nonzero()[:, 0],
                 self.items[history[is_seen]].long(),
+                end - start - length,
             )

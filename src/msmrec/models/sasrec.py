@@ -75,10 +75,16 @@ class SASRec(RecModule):
         weight = self.item_embedding.weight
         return weight if self.temperature is None else F.normalize(weight, dim=-1)
 
+    def ask(self, batch: TrainBatch | EvalBatch, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """As `forward`, of a batch; for models that read more of it than the items."""
+        queries, keys = self(batch.item_seq, batch.seq_len, positions)
+        return queries, keys
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Mean loss over the batch's real positions."""
-        positions = batch.target_item.nonzero(as_tuple=True)
-        queries, keys = self(batch.item_seq, batch.seq_len, positions)
+        row, column = batch.target_item.nonzero(as_tuple=True)
+        positions = row, column
+        queries, keys = self.ask(batch, positions)
         target = batch.target_item[positions] - 1  # row 0 of the keys is padding and is no candidate
         loss = ranking_loss(self.loss, queries, keys[1:], target, self.num_negatives, self.gbce_t)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
@@ -86,8 +92,7 @@ class SASRec(RecModule):
 
     def _at_the_end(self, batch: EvalBatch) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(batch.seq_len), device=batch.seq_len.device)
-        queries, keys = self(batch.item_seq, batch.seq_len, (rows, batch.seq_len - 1))
-        return queries, keys
+        return self.ask(batch, (rows, batch.seq_len - 1))
 
     def user_embeddings(self, batch: EvalBatch) -> Tensor:
         """(B, Dq) queries at the end of each history."""

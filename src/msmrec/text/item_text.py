@@ -179,22 +179,24 @@ def principal(vectors: np.ndarray, dim: int) -> np.ndarray:
     return np.pad(turned, ((0, 0), (0, dim - turned.shape[1]))).astype(np.float32)
 
 
-def whiten(vectors: np.ndarray, dim: int) -> np.ndarray:
+def whiten(vectors: np.ndarray, dim: int, fit: np.ndarray | None = None) -> np.ndarray:
     """Centres, rotates to the principal axes, scales each kept axis to equal variance; rows have mean square norm 1.
 
     Args:
         vectors: (n, D). dim: axes to keep; axes without variance stay 0.
+        fit: (n,) bool, the rows that centre, axes and scales are taken from; all by default.
 
     Returns:
         (n, dim) float32.
     """
-    if len(vectors) < 2:
+    known = vectors if fit is None else vectors[fit]
+    if len(known) < 2:
         return np.zeros((len(vectors), dim), np.float32)
-    centred = vectors - vectors.mean(0, keepdims=True)
-    _, scale, axes = np.linalg.svd(centred, full_matrices=False)
+    mean = known.mean(0, keepdims=True)
+    _, scale, axes = np.linalg.svd(known - mean, full_matrices=False)
     kept = min(dim, int((scale > 1e-6 * max(float(scale.max(initial=0)), 1e-12)).sum()))
-    white = (centred @ axes[:kept].T) / scale[:kept]
-    white /= np.sqrt((white**2).sum(1).mean())
+    white = ((vectors - mean) @ axes[:kept].T) / scale[:kept]
+    white /= np.sqrt(((white if fit is None else white[fit]) ** 2).sum(1).mean())
     result = np.zeros((len(vectors), dim), np.float32)
     result[:, :kept] = white
     return result
