@@ -10,6 +10,7 @@ SPLIT = "split"  # TRAIN, VAL or TEST
 TITLE = "title"
 YEAR = "year"
 GENRES = "genres"
+TAGS = "tags"  # of items, where a dataset has them
 COUNT = "count"  # ratings of an item in the training part
 TIER = "tier"  # head, mid, tail or cold
 MODALITY = "modality"

@@ -119,3 +119,18 @@ def test_a_prepared_dataset_is_reused_and_a_killed_one_is_made_again(tmp_path: P
     dataset.folder.rename(dataset.folder.parent / f".tmp-{dataset.folder.name}")
     again = prepare(MovieLens("ml-1m"), root, tmp_path / "cache", protocol)
     assert again.info == dataset.info and not (dataset.folder.parent / f".tmp-{dataset.folder.name}").exists()
+
+
+def test_tags_of_the_csv_releases(tmp_path: Path) -> None:
+    folder = tmp_path / "ml-latest-small"
+    folder.mkdir()
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,10,4.0,5\n1,20,3.0,6\n")
+    (folder / "movies.csv").write_text('movieId,title,genres\n10,"A (1999)",Drama\n20,"B (2000)",War\n')
+    without = MovieLens("ml-latest-small").fingerprint(tmp_path)
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,10,Funny,1\n2,10,funny ,2\n3,10,a,3\n3,10,b,3\n")
+    source = MovieLens("ml-latest-small")
+    assert source.read(tmp_path).items["tags"].to_list() == [["funny", "a", "b"], []]
+    assert source.fingerprint(tmp_path) != without
+    (folder / "tags.csv").write_text("user,movie\n1,2\n")
+    with pytest.raises(InputError, match=r"tags.csv: not userId,movieId,tag,timestamp"):
+        source.read(tmp_path)

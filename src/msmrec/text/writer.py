@@ -7,7 +7,7 @@ document orders is described, not done. An answer that is of no use leaves the e
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -24,6 +24,7 @@ from msmrec.text.extractive import Extractive
 from msmrec.text.modalities import Modality
 
 TOKENS_PER_WORD = 1.4
+FIELDS = ("item", "documents", "aspects", "max_words", "descriptions")  # of the prompts about items
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>|<!--.*?-->", re.DOTALL)
 _ORDER = re.compile(
     r"\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|of|the|your|these|everything)\s+)*"
@@ -167,8 +168,13 @@ class LLMWriter(Generator):
         return result
 
 
-def read_prompt(name: str) -> tuple[Template, Template]:
-    """The system's and the user's part of a prompt file: one of the package, or a path."""
+def read_prompt(name: str, known: Collection[str] = FIELDS) -> tuple[Template, Template]:
+    """The system's and the user's part of a prompt file: one of the package, or a path.
+
+    Args:
+        name: of the file.
+        known: fields ($name) that it may use.
+    """
     inside = resources.files("msmrec.text") / "prompts" / f"{name}.txt"
     if inside.is_file():
         text = inside.read_text()
@@ -180,8 +186,7 @@ def read_prompt(name: str) -> tuple[Template, Template]:
     if not line:
         raise InputError(f"prompt {name} has no line '---' between the system's words and the user's")
     parts = Template(system), Template(user.strip())
-    known = {"item", "documents", "aspects", "max_words", "descriptions"}
-    if wrong := {field for part in parts for field in part.get_identifiers()} - known:
+    if wrong := {field for part in parts for field in part.get_identifiers()} - set(known):
         raise InputError(f"prompt {name} names ${sorted(wrong)[0]}; known are {', '.join(sorted(known))}")
     return parts
 

@@ -16,7 +16,7 @@ import polars as pl
 from tqdm import tqdm
 
 from msmrec.artifacts import InputError, atomic_file, build_once, file_digest, fingerprint
-from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
+from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TAGS, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import Source
 
@@ -29,6 +29,7 @@ _MD5 = {
     "ml-1m": "c4d9eecfca2ab87c1945afe126590906",
     "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
 }
+TAGS_FILE = "tags.csv"  # of the releases in CSV; not needed
 _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
@@ -85,7 +86,8 @@ class MovieLens(Source):
     def fingerprint(self, root: Path) -> str:
         """Depends on the content of the release's files."""
         folder = self._folder(root)
-        return fingerprint(*(file_digest(folder / name) for name in self._layout() if name))
+        names = [name for name in (*self._layout(), TAGS_FILE) if name and (folder / name).is_file()]
+        return fingerprint(*(file_digest(folder / name) for name in names))
 
     def read(self, root: Path) -> RawData:
         """Reads the release's files.
@@ -95,7 +97,11 @@ class MovieLens(Source):
         """
         folder = self._folder(root)
         ratings, items, users = (folder / name for name in self._layout())
-        return RawData(read_ratings(ratings), _read_items(items), _read_users(users), str(ratings))
+        described = _read_items(items)
+        if (folder / TAGS_FILE).is_file():
+            described = described.join(_read_tags(folder / TAGS_FILE), RAW_ITEM_ID, "left", maintain_order="left")
+            described = described.with_columns(pl.col(TAGS).fill_null([]))
+        return RawData(read_ratings(ratings), described, _read_users(users), str(ratings))
 
 
 def read_ratings(path: Path) -> pl.DataFrame:
@@ -162,6 +168,17 @@ def _read_items(path: Path) -> pl.DataFrame:
     return pl.DataFrame({RAW_ITEM_ID: ids, TITLE: titles.str.strip_chars(), YEAR: year, GENRES: kinds}).with_columns(
         pl.col(GENRES).list.eval(pl.element().filter(~pl.element().is_in(["unknown", ""])))
     )
+
+
+def _read_tags(path: Path) -> pl.DataFrame:
+    """Reads tags.csv: raw_item_id and its `tags`, up to ten in lower case, those that most users gave first."""
+    try:
+        rows = pl.read_csv(path, schema_overrides={"userId": pl.Int64, "movieId": pl.Int64, "tag": pl.String})
+        given = rows.select(pl.col("movieId").alias(RAW_ITEM_ID), pl.col("tag").str.to_lowercase().str.strip_chars())
+    except (pl.exceptions.ComputeError, pl.exceptions.ColumnNotFoundError) as error:
+        raise InputError(f"{path}: not userId,movieId,tag,timestamp ({' '.join(str(error).split())[:120]})") from None
+    counted = given.drop_nulls().group_by(RAW_ITEM_ID, "tag").len().sort("len", "tag", descending=[True, False])
+    return counted.group_by(RAW_ITEM_ID, maintain_order=True).agg(pl.col("tag").head(10).alias(TAGS))
 
 
 def _read_users(path: Path) -> pl.DataFrame:
