@@ -131,7 +131,8 @@ def cached_rows(
         for start in range(0, len(todo), max(step, 1)):
             chunk = todo[start : start + step]
             block = compute([rows[key][0] for key in chunk])
-            if (made := np.isfinite(block).all(1)).any():
+            made = np.asarray(np.isfinite(block).all(1))
+            if made.any():
                 _write(folder, [key for key, kept in zip(chunk, made, strict=True) if kept], block[made])
                 _merge(folder)
             if vectors is None:
