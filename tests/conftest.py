@@ -1,8 +1,11 @@
 """The tiny world that most tests live in, and where real data is looked for."""
 
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -34,6 +37,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_root: Path, cache: Path) -> Dataset:
     """The tiny world, prepared: leave-one-out, 5-core."""
     return prepare(TINY, tiny_root, cache, SplitProtocol())
+
+
+@pytest.fixture(scope="session")
+def tiny_genres(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The tiny world with genres, which it has none of: up to three of five an item, the last item none."""
+    folder = tmp_path_factory.mktemp("genres") / tiny.folder.name
+    shutil.copytree(tiny.folder, folder)
+    rng = np.random.default_rng(0)
+    genres = [rng.choice(["a", "b", "c", "d", "e"], rng.integers(1, 4), replace=False).tolist() for _ in range(60)]
+    items = tiny.items.with_columns(pl.Series("genres", [*genres[: tiny.num_items - 1], []]))
+    items.write_parquet(folder / "items.parquet")
+    return Dataset(folder)
 
 
 @pytest.fixture(scope="session")

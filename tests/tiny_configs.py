@@ -39,6 +39,7 @@ TEMPLATE = {
 def tiny_config(name: str, folder: Path, text: dict[str, Any], **changes: Any) -> Path:
     """Writes a shipped config, and those that it needs, for the tiny world into `folder`; returns its path."""
     config = yaml.safe_load((CONFIGS / name).read_text())
+    config["model"].setdefault("init_args", {})
     if str(config["model"]["init_args"].get("base", "")).startswith("meta-llama"):
         config["model"]["init_args"]["base"] = "tiny_llama_ml1m"  # nobody's weights are here
         config.setdefault("needs", []).append("tiny_llama_ml1m.yaml")

@@ -41,6 +41,7 @@ from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # n
 from msmrec.models.kar import KAR  # noqa: F401
 from msmrec.models.lightgcn import LightGCN  # noqa: F401
 from msmrec.models.msmrec import MSMRec  # noqa: F401
+from msmrec.models.popularity import Popularity  # noqa: F401
 from msmrec.models.projector import Projector  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
 from msmrec.retrieval.callback import RetrievalCallback  # noqa: F401
@@ -259,8 +260,10 @@ def train(args: Sequence[str] | None = None) -> Path:
     trainer.callbacks += [clock, last]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
     best: str | None = None
-    if trainer.max_epochs == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)  # a model as it came: nothing is trained
+    validates = cli.datamodule.dataset.info["num_val"] > 0
+    if not cli.model.trains or (trainer.max_epochs == 0 and not trainer.fast_dev_run):  # type: ignore[attr-defined]
+        evaluation = trainer.validate if validates else trainer.test
+        evaluation(cli.model, datamodule=cli.datamodule, verbose=False)  # a model as it came: nothing is trained
         best = str(run / "checkpoints" / "best.ckpt")
         trainer.save_checkpoint(best)
     else:
@@ -272,21 +275,24 @@ def train(args: Sequence[str] | None = None) -> Path:
         return run
     if not best:
         raise InputError(f"{run}: no checkpoint was kept; validation never ran, so raise trainer.max_epochs")
-    validated = dict(trainer.validate(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
+    validated = dict(trainer.validate(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0]) if validates else {}
     tested = dict(trainer.test(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
     if trainer.is_global_zero:
         cli.model.save(run)
         export_vectors(run, cli.model)
         write_results(run, cli.model, cli.datamodule, _name(cli.config) or run.name, validated, tested, clock)
-        _print_row(run, cli.model, tested)
+        print(cli.model.report(run, tested))
     return run
 
 
 def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
-    """Evaluates a run's best checkpoint again and prints its metrics; the run's files stay as they are."""
+    """Evaluates a run's best checkpoint again and prints its metrics; the run's files stay as they are.
+
+    A config whose model has nothing to train needs no checkpoint: it is evaluated, and leaves a run as train.py does.
+    """
     parser = argparse.ArgumentParser(description=evaluate.__doc__)
     parser.add_argument("--run", help="run folder, as train.py left it")
-    parser.add_argument("--config", help="instead of --run: a config, with --ckpt_path")
+    parser.add_argument("--config", help="instead of --run: a config, with --ckpt_path where its model is trained")
     parser.add_argument("--ckpt_path", help="checkpoint; by default the run's checkpoints/best.ckpt")
     parser.add_argument("--split", choices=["val", "test"], default="test", help="which targets to rank")
     known, overrides = parser.parse_known_args(args)
@@ -294,6 +300,8 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
         config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
     elif known.config and known.ckpt_path:
         config, ckpt = Path(_find_config(known.config)), known.ckpt_path
+    elif known.config:
+        return _evaluate_untrained(["--config", known.config, *overrides], known.split)
     else:
         raise InputError("evaluate.py needs --run FOLDER, or --config FILE with --ckpt_path FILE")
     for path in (config, Path(ckpt)):
@@ -306,8 +314,23 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     )
     metrics = {k: float(v) for k, v in result[0].items()}
     if cli.trainer.is_global_zero:
-        _print_row(Path(known.run or known.config), cli.model, metrics)
+        print(cli.model.report(Path(known.run or known.config), metrics))
     return metrics
+
+
+def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
+    """The metrics of a config whose model has nothing to train, from its run where that is there."""
+    cli = build(args, save=False)
+    assert isinstance(cli.model, Module)
+    run = Path(cli.config.run_dir)
+    if cli.model.trains:
+        raise InputError(f"{type(cli.model).__name__} is trained: give its --ckpt_path, or --run FOLDER")
+    if not (run / "metrics.json").exists():
+        train(args)
+        return {f"{split}/{k}": v for k, v in json.loads((run / "metrics.json").read_text())[split].items()}
+    if part := _differs(run, yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))):
+        raise InputError(f"{run} holds a run with another {part}; remove it, or give another --run_dir")
+    return evaluate(["--run", str(run), "--split", split])
 
 
 def _load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
@@ -359,11 +382,6 @@ def _arguments(args: Sequence[str]) -> list[str]:
 def _name(config: Any) -> str:
     """What a run is called: its config, and those laid over it; empty without any."""
     return "+".join(Path(str(path)).stem for path in config.get("config") or [])
-
-
-def _print_row(run: Path, model: Module, metrics: dict[str, float]) -> None:
-    row = {key.split("/")[-1]: f"{key} {value:.4f}" for key, value in metrics.items()}
-    print(f"{run}  " + "  ".join(row[name] for name in model.headline if name in row))
 
 
 def main(command: Callable[[], object]) -> None:

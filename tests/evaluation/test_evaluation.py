@@ -47,6 +47,25 @@ def test_slices_are_right_for_a_known_pattern(tiny: Dataset, tmp_path: Path) -> 
         assert value == (name == "target: head")
 
 
+def test_cold_users_and_cold_targets(tiny: Dataset, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", tiny, "a", pl.col("user_id") % 2 == 0)
+    assert not slices(run, tiny)["slice"].str.starts_with("cold target").any()
+    users = pl.read_parquet(run / "per_user.parquet")
+    cold = users.with_columns(
+        pl.when(pl.col("user_id") <= 4).then(pl.col("user_id") / 4).cast(pl.Float32).alias("cold_recall@10"),
+        pl.when(pl.col("user_id") <= 4).then(0.5).cast(pl.Float32).alias("cold_ndcg@10"),
+    )
+    cold.write_parquet(run / "per_user.parquet")
+    table = {row["slice"]: row for row in slices(run, tiny).iter_rows(named=True)}
+    assert table["cold target"]["users"] == 4 and table["cold target"]["ndcg@10"] == 0.5
+    assert table["cold target"]["hit_rate@10"] == pytest.approx(0.625)
+    length = tiny.ends[0][1:] - tiny.offsets[1:-1]  # training ratings of each user
+    fewest = sorted(length)[round(0.1 * (len(length) - 1))]
+    few = [user + 1 for user in range(len(length)) if length[user] <= fewest]
+    row = table[f"cold user: up to {fewest} ratings"]
+    assert row["users"] == len(few) and row["hit_rate@10"] == pytest.approx(sum(u % 2 == 0 for u in few) / len(few))
+
+
 def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / str(k), tiny, "a", pl.col("user_id") % 2 == k) for k in range(2)]
     table = compare_slices(runs)

@@ -59,6 +59,8 @@ class SplitProtocol:
     """Click prediction: rows whose user has at least as many earlier ones are samples; global_time counts these."""
     min_rating: float | None = None
     """Rows rated lower are dropped before anything is counted."""
+    min_target_rating: float | None = None
+    """Validation and test rows rated lower are dropped after the split: they are no targets."""
     duplicates: Duplicates = "error"
     """What to do when a user rates an item twice: refuse, or keep the first or the last in file order."""
     hidden_items: float = 0.0
@@ -121,7 +123,10 @@ class Dataset:
 
 def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) -> Dataset:
     """Returns the dataset of `source` under `protocol`, writing its folder under `cache` if it is not there yet."""
-    key = fingerprint(FORMAT, source.name, source.fingerprint(root), asdict(protocol))
+    settings = asdict(protocol)
+    if protocol.min_target_rating is None:  # so that datasets from before this option keep their fingerprints
+        del settings["min_target_rating"]
+    key = fingerprint(FORMAT, source.name, source.fingerprint(root), settings)
 
     def build(folder: Path) -> None:
         raw = source.read(root)
@@ -137,6 +142,9 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
         if protocol.hidden_items > 0:
             hidden = np.random.default_rng(0).random(len(items) + 1) < protocol.hidden_items
             stays = (part == TEST) | ~hidden[interactions[ITEM_ID].to_numpy()]
+            interactions, part = interactions.filter(pl.Series(stays)), part[stays]
+        if protocol.min_target_rating is not None:
+            stays = (part == TRAIN) | (interactions[RATING].to_numpy() >= protocol.min_target_rating)
             interactions, part = interactions.filter(pl.Series(stays)), part[stays]
         item = interactions[ITEM_ID].to_numpy()
         count = np.bincount(item[part == TRAIN], minlength=len(items) + 1)[1:]
@@ -157,7 +165,7 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
                 "num_val": int((part == VAL).sum()),
                 "num_test": int((part == TEST).sum()),
                 "rows_in_file": rows_in_file,
-                "protocol": asdict(protocol),
+                "protocol": settings,
             },
         )
 

@@ -72,7 +72,8 @@ def write_results(
     """Writes per_user.parquet, predictions.parquet for click models, and metrics.json; see the README."""
     info = data.dataset.info
     if model.results:
-        results = pl.DataFrame({k: v.cpu().numpy() for k, v in model.results.items()})
+        # What a user's list does not determine is null, not NaN: polars would take NaN for the largest number.
+        results = pl.DataFrame({k: v.cpu().numpy() for k, v in model.results.items()}).fill_nan(None)
         users = data.dataset.users.select(USER_ID, RAW_USER_ID)
         table = results.with_columns(pl.col(USER_ID).cast(pl.Int32)).join(users, on=USER_ID, how="left").sort(USER_ID)
         with atomic_file(run / "per_user.parquet") as path:

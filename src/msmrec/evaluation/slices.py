@@ -13,13 +13,16 @@ from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TRAIN, USER_ID
 from msmrec.data.prepare import Dataset
 
 METRICS = ("hit_rate@10", "ndcg@10")
+COLD = ("cold_recall@10", "cold_ndcg@10")  # of targets without any training rating, among all items
 
 
 def slices(run: Path, dataset: Dataset) -> pl.DataFrame:
     """Means of a run's per-user results over slices of the users.
 
     Users are cut by the tier of their (first) test item (head 10%, mid 40%, tail 50% of the items by training ratings,
-    cold without any) and into thirds by the length of their training history.
+    cold without any) and into thirds by the length of their training history. "cold user" are the tenth with the
+    fewest training ratings, "cold target" the users who have test items without any: of those items alone, recall@10
+    in place of the hit rate.
 
     Returns:
         slice, users, hit_rate@10, ndcg@10; the slice "all" first.
@@ -29,8 +32,8 @@ def slices(run: Path, dataset: Dataset) -> pl.DataFrame:
     target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
     activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).agg(pl.len().alias("activity"))
     users = pl.read_parquet(run / "per_user.parquet").join(target, on=USER_ID).join(activity, on=USER_ID)
-    low, high = users["activity"].quantile(1 / 3), users["activity"].quantile(2 / 3)
-    assert low is not None and high is not None
+    fewest, low, high = (users["activity"].quantile(share) for share in (0.1, 1 / 3, 2 / 3))
+    assert fewest is not None and low is not None and high is not None
     third = (
         pl.when(pl.col("activity") <= low)
         .then(pl.lit(f"user: up to {low:.0f} ratings"))
@@ -42,7 +45,13 @@ def slices(run: Path, dataset: Dataset) -> pl.DataFrame:
         users.with_columns(pl.lit("all").alias("slice")),
         users.with_columns((pl.lit("target: ") + pl.col(TIER)).alias("slice")).sort(TIER),
         users.with_columns(third.alias("slice")).sort("activity"),
+        users.filter(pl.col("activity") <= fewest).with_columns(
+            pl.lit(f"cold user: up to {fewest:.0f} ratings").alias("slice")
+        ),
     ]
+    if COLD[0] in users.columns:
+        cold = users.drop_nulls(COLD[0]).with_columns(pl.lit("cold target").alias("slice"))
+        parts.append(cold.with_columns(pl.col(old).alias(new) for old, new in zip(COLD, METRICS, strict=True)))
     return pl.concat(
         part.group_by("slice", maintain_order=True).agg(pl.len().alias("users"), *(pl.col(m).mean() for m in METRICS))
         for part in parts

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from msmrec.artifacts import InputError
+from msmrec.columns import TEST, VAL
 from msmrec.data.batches import EvalBatch, EvalLoader, TrainLoader
+from msmrec.data.catalogue import catalogue_of, genre_tastes
 from msmrec.data.datamodule import RecDataModule
+from msmrec.data.prepare import Dataset
+from msmrec.metrics.beyond_accuracy import TIERS, Catalogue, list_measures
 from msmrec.metrics.ranking import ranking_metrics, target_ranks
 
 
@@ -30,6 +34,8 @@ class Module(L.LightningModule):
     """The validation metric that chooses the best checkpoint; higher is better."""
     headline: ClassVar[tuple[str, ...]]
     """Metrics that a finished run prints."""
+    trains: ClassVar[bool] = True
+    """False where there is nothing to train: such a config is evaluated as it stands."""
 
     def __init__(
         self,
@@ -50,6 +56,15 @@ class Module(L.LightningModule):
     @abstractmethod
     def eval_loader(self, data: RecDataModule, split: int) -> Any:
         """Batches that `validation_step` and `test_step` read."""
+
+    def report(self, run: Path, metrics: dict[str, float]) -> str:
+        """What a finished run prints.
+
+        Args:
+            run: its folder. metrics: under val/... or test/...
+        """
+        row = {key.split("/")[-1]: f"{key} {value:.4f}" for key, value in metrics.items()}
+        return f"{run}  " + "  ".join(row[name] for name in self.headline if name in row)
 
     def save(self, run: Path) -> None:
         """Writes what a finished run leaves beside checkpoint, metrics and vectors, e.g. an adapter."""
@@ -206,6 +221,8 @@ class RecModule(Module):
     def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.cutoffs = cutoffs
+        self._catalogue: Catalogue | None = None
+        self._taste: dict[str, Tensor] = {}  # (U + 1, G) genres of the histories before the part
 
     @abstractmethod
     def scores(self, batch: EvalBatch) -> Tensor:
@@ -242,16 +259,78 @@ class RecModule(Module):
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
+    list_length: ClassVar[int] = 10
+    """Places of the lists whose novelty, diversity, ... are measured."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Popularity and genres of the dataset's items, on the device."""
+        if self._catalogue is None:
+            self._catalogue = catalogue_of(self._dataset(), self.device)
+        return self._catalogue
+
+    def _dataset(self) -> Dataset:
+        return self.trainer.datamodule.dataset  # type: ignore[attr-defined, no-any-return]
+
     def evaluate(self, batch: EvalBatch) -> tuple[Tensor, ...]:
-        """(B,) users, (B, T) ranks of their targets among all items not seen by them, (B,) numbers of targets."""
+        """Ranks and the top of the list, of all items not seen by the user.
+
+        Returns:
+            (B,) users, (B, T) ranks of their targets, (B,) numbers of targets; the last two again for the targets that
+            are cold items, and again for those in a list of cold items alone; (B, list_length) the top items.
+        """
         scores = self.scores(batch).float()
         scores[:, 0] = -torch.inf
         scores[batch.seen_row, batch.seen_item] = -torch.inf
-        return batch.user_id, target_ranks(scores, batch.target_item), (batch.target_item > 0).sum(1)
+        target = batch.target_item
+        ranks = target_ranks(scores, target)
+        cold = self.catalogue.tier == TIERS.index("cold")
+        cold[0] = False
+        is_cold = cold[target] & (target > 0)
+        column = cold.cumsum(0) * cold  # place of a cold item among the cold ones, which stand behind the padding
+        cold_scores = scores[:, torch.cat([cold.new_zeros(1).long(), cold.nonzero()[:, 0]])]
+        best, top = torch.topk(scores, min(self.list_length, scores.shape[1] - 1))
+        return (
+            batch.user_id, ranks, (target > 0).sum(1),
+            ranks.masked_fill(~is_cold, scores.shape[1]), target_ranks(cold_scores, column[target]), is_cold.sum(1),
+            top.masked_fill(best == -torch.inf, 0),
+        )  # fmt: skip
 
     def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
-        """Means over users."""
-        user, ranks, counts = columns
-        metrics = ranking_metrics(ranks, counts, self.cutoffs)
-        self.results = {"user_id": user, "rank": ranks.amin(1), **metrics}
-        return {name: float(value.double().mean()) for name, value in metrics.items()}
+        """Means over users; of the lists' measures over those for whom they are defined."""
+        user, ranks, counts, cold_ranks, cold_list_ranks, cold_counts, lists = columns
+        per_user = ranking_metrics(ranks, counts, self.cutoffs)
+        result = {name: float(value.double().mean()) for name, value in per_user.items()}
+        if prefix not in self._taste:
+            split = {"val": VAL, "test": TEST}[prefix]
+            self._taste[prefix] = genre_tastes(self._dataset(), self.catalogue.genres, split)
+        of_lists, overall = list_measures(lists, self.catalogue, self._taste[prefix][user])
+        cold, cold_means = cold_metrics(cold_ranks, cold_list_ranks, cold_counts, self.list_length)
+        self.results = {"user_id": user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}
+        return result | overall | cold_means
+
+
+def cold_metrics(
+    ranks: Tensor, list_ranks: Tensor, counts: Tensor, k: int
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """How well targets without any training interaction are found.
+
+    Args:
+        ranks: (U, T) of the cold targets among all items. list_ranks: (U, T) among cold items alone.
+        counts: (U,) how many cold targets a user has. k: cutoff.
+
+    Returns:
+        (U,) recall and NDCG at k of both, NaN for users without a cold target, and the means over the others with
+        their number; empty where nobody has one.
+    """
+    has = counts > 0
+    if not bool(has.any()):
+        return {}, {}
+    per_user: dict[str, Tensor] = {}
+    for name, of in (("cold", ranks), ("cold_list", list_ranks)):
+        metrics = ranking_metrics(of[has], counts[has], (k,))
+        for metric in (f"recall@{k}", f"ndcg@{k}"):
+            per_user[f"{name}_{metric}"] = torch.full(counts.shape, torch.nan, device=counts.device)
+            per_user[f"{name}_{metric}"][has] = metrics[metric]
+    means = {name: float(value.double().nanmean()) for name, value in per_user.items()}
+    return per_user, {**means, "cold_users": float(has.sum())}

@@ -1,0 +1,43 @@
+"""What beyond-accuracy measures read of a dataset: popularity and genres of items, genres of users' histories."""
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from msmrec.columns import COUNT, GENRES, ITEM_ID, TIER
+from msmrec.data.prepare import Dataset
+from msmrec.metrics.beyond_accuracy import TIERS, Catalogue
+
+
+def genre_matrix(dataset: Dataset) -> np.ndarray:
+    """(N + 1, G) float32: 1 where an item has a genre, genres in alphabetical order; row 0 is the padding."""
+    pairs = dataset.items.select(ITEM_ID, GENRES).explode(GENRES).drop_nulls()
+    names = pairs[GENRES].unique().sort()
+    matrix = np.zeros((dataset.num_items + 1, len(names)), np.float32)
+    matrix[pairs[ITEM_ID].to_numpy(), names.search_sorted(pairs[GENRES])] = 1
+    return matrix
+
+
+def catalogue_of(dataset: Dataset, device: torch.device) -> Catalogue:
+    """The items' popularity in the training part and their genres."""
+    tier = dataset.items[TIER].replace_strict(list(TIERS), list(range(len(TIERS))), return_dtype=pl.Int64)
+    genres = genre_matrix(dataset)
+    genres /= np.maximum(genres.sum(1, keepdims=True), 1)
+    columns = [np.concatenate([[0], column.to_numpy()]) for column in (dataset.items[COUNT], tier)]
+    return Catalogue(*(torch.from_numpy(a).to(device) for a in (*columns, genres)))
+
+
+def genre_tastes(dataset: Dataset, genres: Tensor, split: int) -> Tensor:
+    """(U + 1, G) mean p(g | i) over each user's history before `split` (VAL or TEST), rows sum to 1; 0 without genres.
+
+    Args:
+        genres: (N + 1, G) of the catalogue.
+    """
+    length = dataset.ends[split - 1] - dataset.offsets[:-1]
+    user = np.repeat(np.arange(dataset.num_users + 1), length)
+    nth = np.arange(len(user)) - np.repeat(np.cumsum(length) - length, length)
+    items = torch.from_numpy(dataset.item_id[dataset.offsets[user] + nth]).long()
+    bounds = torch.from_numpy(np.cumsum(length) - length)
+    total = torch.nn.functional.embedding_bag(items, genres.cpu().double(), bounds, mode="sum")
+    return (total / total.sum(1, keepdim=True).clamp(min=1e-12)).float().to(genres.device)
