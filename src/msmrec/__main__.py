@@ -4,6 +4,7 @@
     describe  --config C   writes the modality texts of its items and prints their coverage; --dry-run prints what a
                            language model would be asked and what that would cost, --retry asks again where it failed
     embed     --config C   encodes those texts and prints the shape of the vectors
+    compare   RUN [RUN ..] prints one table over runs and seeds, with intervals and tests; folders of runs count too
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
     faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
     agreement SHEET ..     prints how far people who filled in sheets of texts agree, and what they think of them
@@ -73,6 +74,44 @@ def _text_of(args: Sequence[str]) -> "tuple[RecDataModule, ItemText]":
     if not hasattr(cli.model, "text"):
         raise InputError(f"{type(cli.model).__name__} reads no texts; name a config whose model has `text`")
     return cli.datamodule, cli.model.text
+
+
+def compare(args: Sequence[str]) -> None:
+    """Prints one table over runs and seeds; what makes them less comparable goes to stderr, a line each."""
+    from msmrec.cli import CONFIGS
+    from msmrec.evaluation.compare import compare as compared
+    from msmrec.evaluation.comparison_plot import plot
+    from msmrec.evaluation.comparison_table import render
+
+    about = "One table over runs and seeds: means, intervals over test users, paired tests. Reads metrics.json,"
+    about += " config.yaml, per_user.parquet and predictions.parquet of each run and changes nothing in them."
+    parser = argparse.ArgumentParser(prog="msmrec compare", description=about, allow_abbrev=False)
+    parser.add_argument("run", nargs="+", type=Path, help="run folder, or a folder that holds runs")
+    parser.add_argument("--metrics", default="", help="such as hit_rate@10,ndcg@10 (default: the models' headline)")
+    parser.add_argument("--baseline", help="row that the others are tested against")
+    parser.add_argument(
+        "--format", choices=["markdown", "latex", "csv"], default="markdown", help="(default: markdown)"
+    )
+    parser.add_argument("--out", type=Path, help="file to write the table to, instead of printing it")
+    parser.add_argument("--plot", type=Path, help=".png or .svg file to write: bars, or lines over --x")
+    parser.add_argument("--x", help="number of the config to compare over, such as model.init_args.retriever.k")
+    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
+    given = parser.parse_args(args)
+    if given.resamples < 100:
+        raise InputError(f"--resamples {given.resamples}: an interval needs at least 100")
+    metrics = [name.strip() for name in given.metrics.split(",") if name.strip()]
+    table = compared(given.run, metrics, given.baseline, given.x, given.resamples, given.seed, CONFIGS)
+    for warning in table.warnings:
+        print(f"msmrec: warning: {warning}", file=sys.stderr)
+    if given.plot:
+        plot(table, given.plot, given.x)
+    text = render(table, given.format) + "\n"
+    if given.out:
+        with atomic_file(given.out) as path:
+            path.write_text(text)
+    else:
+        print(text, end="")
 
 
 def slices(args: Sequence[str]) -> None:
@@ -163,7 +202,7 @@ def main() -> None:
     from msmrec.cli import main as guarded
 
     verbs = {"prepare": prepare, "describe": describe, "embed": embed, "slices": slices, "demo": demo}
-    verbs |= {"faithfulness": faithfulness, "agreement": agreement}
+    verbs |= {"faithfulness": faithfulness, "agreement": agreement, "compare": compare}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)
