@@ -8,6 +8,7 @@ import msmrec
 ORDER = [
     "columns",
     "artifacts",
+    "cluster",
     "item_vectors",
     "metrics",
     "data",

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,9 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from msmrec import cluster
 from msmrec.artifacts import InputError, atomic_file
 from msmrec.ctr.head import LlamaCTR  # noqa: F401 (named by configs)
 from msmrec.ctr.tiny_llama import TinyLlama  # noqa: F401
@@ -123,6 +126,8 @@ class RunCLI(LightningCLI):
         for logger in loggers:
             if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
                 logger.init_args.save_dir = config.run_dir
+            if getattr(logger, "class_path", "").endswith("WandbLogger"):
+                logger.init_args.id = _wandb_id(Path(config.run_dir))
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
@@ -135,6 +140,10 @@ class RunCLI(LightningCLI):
         self.upstream = {Path(need).stem: self._upstream(need) for need in config.needs}
         if self.upstream:
             seed_everything(config.seed_everything, verbose=False)  # whether they were trained just now changes nothing
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer, with the plugins that runs need on a cluster."""
+        return super().instantiate_trainer(**kwargs, plugins=cluster.plugins(self.config_init.trainer.plugins))
 
     def after_instantiate_classes(self) -> None:
         """Tells the data where the upstream runs are."""
@@ -163,7 +172,7 @@ class RunCLI(LightningCLI):
         with FileLock(run.parent / f".lock-{run.name}", timeout=24 * 3600):
             if not (run / "metrics.json").exists():
                 print(f"{need}: needed and not there yet; training it first, into {run}", file=sys.stderr)
-                train(args)
+                (cluster.train_alone if cluster.is_one_of_many() else train)(args)
             else:
                 now = yaml.safe_load(self.parser.dump(self.parser.parse_args(_arguments(args)), skip_none=False))
                 if part := _differs(run, now):
@@ -282,6 +291,9 @@ def train(args: Sequence[str] | None = None) -> Path:
         export_vectors(run, cli.model)
         write_results(run, cli.model, cli.datamodule, _name(cli.config) or run.name, validated, tested, clock)
         print(cli.model.report(run, tested))
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # or the next training in this process would write into this one's W&B run
     return run
 
 
@@ -359,6 +371,16 @@ def _resume_from(run: Path, cli: RunCLI) -> str | None:
     return str(last)
 
 
+def _wandb_id(run: Path) -> str:
+    """The id of a folder's W&B run: the one that its config.yaml holds, so that a resumed run stays one run there."""
+    if (run / "config.yaml").exists():
+        loggers = yaml.safe_load((run / "config.yaml").read_text())["trainer"].get("logger") or []
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if isinstance(logger, dict) and (before := logger.get("init_args", {}).get("id")):
+                return str(before)
+    return uuid.uuid4().hex[:8]
+
+
 def _differs(run: Path, config: dict[str, Any]) -> str | None:
     """The first part in which the run's own config.yaml differs from `config`.
 
@@ -394,3 +416,6 @@ def main(command: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("msmrec: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)
+    except SIGTERMException:  # a SystemExit with status 0
+        print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
+        sys.exit(143)

@@ -77,7 +77,7 @@ def statistic(metric: str, rows: Sequence[Sequence[UserResults]]) -> Statistic:
     if metric == "auc":
         table = rows[0][0].table
         clicks = table["clicks"].to_numpy().astype(np.float64)
-        pairs = [np.mean([seed.pairs() for seed in seeds], axis=0, dtype=np.float32) for seeds in rows]
+        pairs = [np.asarray(np.mean([s.pairs() for s in seeds], axis=0, dtype=np.float32)) for seeds in rows]
         return Auc(pairs, clicks, table["samples"].to_numpy() - clicks)
     parts = [[seed.sums(metric) for seed in seeds] for seeds in rows]
     mean = [[np.mean([part[side] for part in seeds], axis=0) for seeds in parts] for side in (0, 1)]

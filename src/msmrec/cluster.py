@@ -1,0 +1,56 @@
+"""What a run does differently on a cluster: who requeues it, where its checkpoints are written, who trains upstream."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.plugins.environments import SLURMEnvironment
+
+from msmrec.artifacts import InputError, atomic_file
+
+# What tells a process that it is one of many.
+_PLACE = ("SLURM_", "SRUN_", "PMI", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning writes into the temporary folder, often on another disk, from where a move is a copy that a kill can cut.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Replaces `path` in one step."""
+        with atomic_file(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+def plugins(given: Any) -> list[Any]:
+    """The Trainer's plugins: those of the config, and ours.
+
+    Under SLURM, slurm/train.sbatch requeues and the run goes on from its last epoch. Lightning would requeue by itself
+    from a checkpoint in the middle of an epoch, which no loader here can go on from, and train on meanwhile.
+    """
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [*(given if isinstance(given, list) else [given] if given else []), AtomicCheckpointIO(), *slurm]
+
+
+def is_one_of_many() -> bool:
+    """Whether SLURM started this process as one of several that train together."""
+    return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and SLURMEnvironment.detect()
+
+
+def train_alone(args: Sequence[str]) -> None:
+    """Trains in a process that knows nothing of the others, which would otherwise be waited for.
+
+    Raises:
+        InputError: it failed; what it said stands above.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_PLACE)}
+    code = "from msmrec.cli import main, train; main(train)"
+    done = subprocess.run([sys.executable, "-c", code, *args], env=environment, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise InputError(f"an upstream run failed (exit status {done.returncode}); its message stands above")
