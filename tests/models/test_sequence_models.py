@@ -143,6 +143,37 @@ def test_cold_items_are_scored_by_their_text_or_last(tiny: Dataset) -> None:
         assert (model.scores(batch)[:, [3, 4]] == -torch.inf).all()
 
 
+def test_the_loss_does_not_push_cold_items_away(tiny: Dataset) -> None:
+    """The softmax is over items trained on: a text that nothing was learned of gets no gradient as a wrong answer."""
+    model = msmrec(tiny.num_items, loss="softmax", temperature=None)
+    model.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    batch = next(iter(TrainLoader(tiny, 12, 256, torch.device("cpu"))))
+    unused = [
+        i for i in range(1, tiny.num_items + 1) if not (batch.item_seq == i).any() | (batch.target_item == i).any()
+    ]
+    cold = unused[0]
+    model.warm[cold], model.has_cold = False, True
+    seen: dict[str, torch.Tensor] = {}
+
+    def ranked(
+        name: str, queries: torch.Tensor, keys: torch.Tensor, target: torch.Tensor, *rest: object
+    ) -> torch.Tensor:
+        seen.update(keys=keys, target=target)
+        return (queries * keys[target]).sum()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("msmrec.models.sasrec.ranking_loss", ranked)
+        model.training_step(batch, 0)
+        keys = model.item_embeddings()
+        positions = batch.target_item.nonzero(as_tuple=True)
+        assert len(seen["keys"]) == tiny.num_items - 1
+        torch.testing.assert_close(seen["keys"][seen["target"]], keys[batch.target_item[positions]])
+        assert not (seen["keys"] == keys[cold]).all(1).any()
+        model.cold_items = False  # then it ranks last, and may as well be a wrong answer
+        model.training_step(batch, 0)
+        assert len(seen["keys"]) == tiny.num_items
+
+
 @pytest.mark.parametrize(("name", "golden"), [("sasrec", 3.93854), ("msmrec", 3.83502)])
 def test_golden_losses(name: str, golden: float, tiny: Dataset, tiny_root: Path, cache: Path) -> None:
     """Five steps on the tiny world. A change here is a change of results: say so in the commit."""

@@ -109,6 +109,7 @@ class KAR(SASRec):
     ) -> None:
         super().__init__(num_items, **sasrec)
         self.text, self.user_text, self.cold_items = text, user_text or UserText(), cold_items
+        self.has_cold = False
         # In the checkpoint, so that a trained model needs neither texts nor encoder to recommend.
         self.register_buffer("item_text", torch.zeros(num_items + 1, text.dim))
         self.register_buffer("warm", torch.ones(num_items + 1, dtype=torch.bool))  # trained on at least once
@@ -145,6 +146,7 @@ class KAR(SASRec):
         self.item_text.copy_(torch.from_numpy(items))
         self.offsets.copy_(torch.from_numpy(offsets))
         self.warm[1:] = torch.from_numpy(count > 0)
+        self.has_cold = not bool(self.warm[1:].all())
 
     def snapshot(self, user_id: Tensor, seen: Tensor) -> Tensor:
         """(T,) rows of `preferences`: the last snapshot of each user within the first `seen` (T,) items; 0 for none."""
@@ -184,6 +186,10 @@ class KAR(SASRec):
     def item_embeddings(self) -> Tensor:
         """(N + 1, D) keys."""
         return self._keys(self._items())
+
+    def candidates(self) -> Tensor | None:
+        """Without items never trained on: as wrong answers and nothing else, their texts would be pushed away."""
+        return self.warm[1:] if self.cold_items and self.has_cold else None
 
     def scores(self, batch: EvalBatch) -> Tensor:
         """(B, N + 1); items never trained on are scored by their text, or last where `cold_items` is off."""

@@ -64,6 +64,7 @@ class MSMRec(SASRec):
         super().__init__(num_items, **sasrec)
         dim, modalities = self.item_embedding.embedding_dim, len(text.modalities)
         self.text, self.cold_items = text, cold_items
+        self.has_cold = False
         self.text_dropout, self.id_dropout = text_dropout, id_dropout
         # In the checkpoint, so that a trained model needs neither texts nor encoder to recommend.
         self.register_buffer("vectors", torch.zeros(num_items + 1, modalities, text.dim))
@@ -91,6 +92,7 @@ class MSMRec(SASRec):
         self.present.copy_(torch.from_numpy(made.present))
         count = torch.tensor(data.dataset.items["count"].to_list())
         self.warm[1:] = count.to(self.warm.device) > 0
+        self.has_cold = not bool(self.warm[1:].all())
 
     def _ids(self) -> Tensor:
         """(N + 1, D) ID vectors; zero for items never trained on, whose vectors still are random."""
@@ -141,6 +143,10 @@ class MSMRec(SASRec):
     def item_embeddings(self) -> Tensor:
         """(N + 1, Dq) keys."""
         return self._keys(self._ids(), self._experts())
+
+    def candidates(self) -> Tensor | None:
+        """Without items never trained on: as wrong answers and nothing else, their texts would be pushed away."""
+        return self.warm[1:] if self.cold_items and self.has_cold else None
 
     def scores(self, batch: EvalBatch) -> Tensor:
         """(B, N + 1); items never trained on are scored by their text, or last where `cold_items` is off."""

@@ -80,13 +80,19 @@ class SASRec(RecModule):
         queries, keys = self(batch.item_seq, batch.seq_len, positions)
         return queries, keys
 
+    def candidates(self) -> Tensor | None:
+        """(N,) which items the loss compares with; None for all."""
+        return None
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Mean loss over the batch's real positions."""
         row, column = batch.target_item.nonzero(as_tuple=True)
         positions = row, column
         queries, keys = self.ask(batch, positions)
-        target = batch.target_item[positions] - 1  # row 0 of the keys is padding and is no candidate
-        loss = ranking_loss(self.loss, queries, keys[1:], target, self.num_negatives, self.gbce_t)
+        keys, target = keys[1:], batch.target_item[positions] - 1  # row 0 of the keys is padding and is no candidate
+        if (candidates := self.candidates()) is not None:
+            keys, target = keys[candidates], (candidates.cumsum(0) - 1)[target]
+        loss = ranking_loss(self.loss, queries, keys, target, self.num_negatives, self.gbce_t)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
         return loss
 
