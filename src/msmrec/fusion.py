@@ -12,7 +12,7 @@ centred and scaled to variance 1 over the training items that have it; a column 
 | pca | principal components of the modalities side by side, each with total variance 1 | 128 |
 | cca | mean of the canonical variates of the modalities that an item has (MAXVAR for three and more) | 64 |
 | average | mean of the modalities' principal components, each modality of mean square length 1 | 128 |
-| gated | mean of learned projections, weighted item by item | 128 |
+| gated | mean of learned projections of principal components, weighted item by item | 128 |
 | attention | the same, where each modality reads the others by cross-attention | 128 |
 
 An item that lacks a modality is fused from what it has: cca, average, gated and attention leave the missing side out,
@@ -41,6 +41,7 @@ Kind = Literal["concat", "pca", "cca", "average", "gated", "attention"]
 
 FORMAT = 1  # raise when the saved files' content changes
 DIMS = {"pca": 128, "cca": 64, "average": 128, "gated": 128, "attention": 128}
+COMPONENTS = 256  # that the learned kinds read of each modality: a tenth of the time for 2,048 columns
 CONSTANT = 1e-6  # of a column's size: a deviation below it is rounding
 
 
@@ -51,8 +52,10 @@ class Fusion:
         kind: how.
         dim: width of the fused vectors; by default the table's. Axes that the data does not have stay 0. concat keeps
             all columns and takes none.
-        regularisation: cca: added to the variance of each column, which is 1. Without it, features with as many
-            columns as there are items correlate perfectly, by chance.
+        regularisation: cca: added to the variance of each column, which is 1. Too little, and features with many
+            columns correlate by chance: with 1,710 ML-1M films fitted (384 numbers of text, 452 of the poster), the
+            first eight variates of 428 others correlate by .01, .20, .18 with 0.0001, 1 and 10, and the genres of
+            their ten nearest agree by a cosine of .26, .32, .37. Towards infinity it is partial least squares.
         steps: gated and attention: training steps.
 
     Raises:
@@ -60,7 +63,7 @@ class Fusion:
     """
 
     def __init__(
-        self, kind: Kind = "cca", dim: int | None = None, regularisation: float = 1.0, steps: int = 500
+        self, kind: Kind = "cca", dim: int | None = None, regularisation: float = 10.0, steps: int = 500
     ) -> None:
         if kind == "concat" and dim is not None:
             raise InputError(f"fusion concat keeps all columns: leave dim ({dim}) out, or take pca")
@@ -136,7 +139,7 @@ class Fusion:
         """
         features = self._checked(features)
         widths = [vectors.shape[1] for vectors, _ in features]
-        fitted = [len(self.arrays[f"mean{m}"]) for m in range(sum(name.startswith("mean") for name in self.arrays))]
+        fitted = [len(self.arrays[f"mean{m}"]) for m in range(self._count())]
         if not fitted:
             raise InputError("this fusion is empty: call fit or load first")
         if widths != fitted:
@@ -161,7 +164,9 @@ class Fusion:
         settings: dict[str, Any] = {"kind": self.kind, "dim": None if self.kind == "concat" else self.dim}
         settings |= {"regularisation": self.regularisation, "steps": self.steps}
         with atomic_file(path) as temporary:
-            save_file(self.arrays, temporary, {"format": str(FORMAT), "fusion": json.dumps(settings)})
+            # safetensors takes the bytes as they lie, so columns-first arrays would come back mixed up
+            arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+            save_file(arrays, temporary, {"format": str(FORMAT), "fusion": json.dumps(settings)})
 
     @classmethod
     def load(cls, path: Path) -> Fusion:
@@ -211,6 +216,10 @@ class Fusion:
         result: NDArray[np.float32] = (vectors - self.arrays[f"mean{m}"]) * self.arrays[f"scale{m}"]
         return result
 
+    def _count(self) -> int:
+        """M that was fitted."""
+        return sum(name.startswith("mean") for name in self.arrays)
+
     def _take(self, axes: Sequence[NDArray[np.float32]]) -> None:
         """Keeps the projection (D_m, dim) of each modality, missing axes as zeros."""
         assert self.dim is not None
@@ -222,7 +231,7 @@ class Fusion:
     def _fuse(self, standard: list[NDArray[np.float32]], present: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(N + 1, D) from standardised modalities."""
         if self.kind in ("gated", "attention"):
-            return self._network([rows.shape[1] for rows in standard]).fuse(standard, present)
+            return self._network().fuse([rows @ self.arrays[f"axes{m}"] for m, rows in enumerate(standard)], present)
         if self.kind == "concat":
             lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in standard]
             units = [
@@ -253,18 +262,24 @@ class Fusion:
             log.info("fusion %s: %d of %d pairs have an item without any vector", self.kind, (~seen).sum(), len(seen))
         if not seen.any():
             raise InputError(f"fusion {self.kind}: in no pair do both items have a vector")
-        standard = [self._standard(m, vectors) for m, (vectors, _) in enumerate(features)]
-        network = train_fusion(
-            lambda: self._network([rows.shape[1] for rows in standard]),
-            standard, present, pairs[seen].astype(np.int64), self.steps, seed,
-        )  # fmt: skip
+        components = []
+        for m, (vectors, there) in enumerate(features):
+            standard = self._standard(m, vectors)
+            axes = unit_axes(standard[there & usable].astype(np.float64), COMPONENTS)
+            if not axes.shape[1]:  # every column is constant: the network reads a zero
+                axes = np.zeros((len(axes), 1), np.float32)
+            self.arrays[f"axes{m}"] = axes * np.float32(np.sqrt(axes.shape[1]))  # variance 1 on average
+            components.append(standard @ self.arrays[f"axes{m}"])
+        chosen = pairs[seen].astype(np.int64)
+        network = train_fusion(self._network, components, present, chosen, self.steps, seed)
         self.arrays |= {f"network.{name}": tensor.numpy() for name, tensor in network.state_dict().items()}
 
-    def _network(self, widths: list[int]) -> FusionNetwork:
+    def _network(self) -> FusionNetwork:
         """The network of the learned kinds, with the fitted weights where there are some."""
         import torch
 
         assert self.dim is not None
+        widths = [self.arrays[f"axes{m}"].shape[1] for m in range(self._count())]
         network = FusionNetwork(widths, self.dim, attention=self.kind == "attention")
         weights = {k.removeprefix("network."): torch.from_numpy(v) for k, v in self.arrays.items() if "network." in k}
         if weights:

@@ -221,19 +221,26 @@ class TransformersImageEncoder(ImageNetwork):
         precision = self.device_and_precision[1]
         return f"TransformersImageEncoder(files={files_sha256(self.root)}, precision={precision})"
 
-    @property
-    def clip(self) -> bool:
-        """Whether it is CLIP, whose image vectors are projected to the space that it shares with texts."""
-        config = json.loads((self.root / "config.json").read_text())
-        return str(config.get("model_type", "")) in ("clip", "clip_vision_model")
+    @cached_property
+    def clip(self) -> Any:
+        """The configuration of CLIP's image half, whose vectors are projected to the space of its texts; else None."""
+        from transformers import CLIPVisionConfig
+
+        about = json.loads((self.root / "config.json").read_text())
+        if about.get("model_type") not in ("clip", "clip_vision_model"):
+            return None
+        config = CLIPVisionConfig.from_pretrained(self.root)
+        if about["model_type"] == "clip":  # both halves: the width that counts is the common one
+            config.projection_dim = about.get("projection_dim", config.projection_dim)
+        return config
 
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        from transformers import AutoConfig, CLIPVisionConfig
+        from transformers import AutoConfig
 
-        if self.clip:
-            return int(CLIPVisionConfig.from_pretrained(self.root).projection_dim)
+        if self.clip is not None:
+            return int(self.clip.projection_dim)
         config = AutoConfig.from_pretrained(self.root)
         sizes = getattr(config, "hidden_sizes", None)
         if not sizes and not hasattr(config, "hidden_size"):
@@ -262,12 +269,18 @@ class TransformersImageEncoder(ImageNetwork):
         from transformers.utils import logging
 
         transformers_logging: Any = logging
-        kind: Any = CLIPVisionModelWithProjection if self.clip else AutoModel
+        kind: Any = AutoModel if self.clip is None else CLIPVisionModelWithProjection
+        options: Any = {} if self.clip is None else {"config": self.clip}
         dtype = torch.float32 if self.device_and_precision[1] == "float32" else "auto"
         level = transformers_logging.get_verbosity()
         transformers_logging.set_verbosity_error()  # of CLIP, the text half's weights are left where they are
         try:
-            network, info = kind.from_pretrained(self.root, dtype=dtype, output_loading_info=True)
+            network, info = kind.from_pretrained(self.root, dtype=dtype, output_loading_info=True, **options)
+        except (OSError, ValueError, RuntimeError) as error:  # damaged files, or weights of other sizes
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"model folder {self.root} cannot be loaded ({reason}): put the model's own files there"
+            ) from error
         finally:
             transformers_logging.set_verbosity(level)
         if absent := sorted(info["missing_keys"]):
@@ -277,7 +290,7 @@ class TransformersImageEncoder(ImageNetwork):
     def forward(self, batch: Tensor) -> Tensor:
         """(B, D)."""
         output = self.network(pixel_values=batch.to(next(self.network.parameters()).dtype))
-        vectors: Tensor | None = output.image_embeds if self.clip else getattr(output, "pooler_output", None)
+        vectors: Tensor | None = getattr(output, "pooler_output" if self.clip is None else "image_embeds", None)
         if vectors is None:
             raise InputError(f"{self.model} has no pooled output: only CLIP and models with a pooling layer are read")
         return vectors
