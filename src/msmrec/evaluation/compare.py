@@ -16,7 +16,7 @@ import numpy as np
 from msmrec.artifacts import InputError
 from msmrec.evaluation.run_folders import Group, Run, doubts, find_runs, group_runs, refuse_different_tests
 from msmrec.evaluation.statistics import Array, bootstrap, holm, interval, paired_p
-from msmrec.evaluation.user_results import UserResults, refuse_different_users, statistic
+from msmrec.evaluation.user_results import FROM_PREDICTIONS, UserResults, refuse_different_users, statistic
 
 LOWER_IS_BETTER = ("log_loss", "ece", "alignment", "uniformity")
 LEVEL = 0.05
@@ -209,10 +209,12 @@ def _mark_best(table: Comparison, draws: dict[tuple[int, int], Array]) -> int:
         cells = {k: cell for k, row in enumerate(table.rows) if (cell := row.cells[column])}
         if len(cells) < 2 or metric == "click_rate":
             continue
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        best = max(cells, key=lambda k: sign * cells[k].mean)
-        cells[best].best = True
-        keys += [(k, best, column) for k in cells if k != best and (k, column) in draws and (best, column) in draws]
+        worth = {k: -cell.mean if metric in LOWER_IS_BETTER else cell.mean for k, cell in cells.items()}
+        best = max(worth, key=worth.__getitem__)
+        for k, cell in cells.items():
+            cell.best = worth[k] == worth[best]
+        others = [k for k, cell in cells.items() if not cell.best]
+        keys += [(k, best, column) for k in others if (k, column) in draws and (best, column) in draws]
     p = holm([paired_p(draws[k, column] - draws[best, column]) for k, best, column in keys])
     for (k, _, column), value in zip(keys, p, strict=True):
         cell = table.rows[k].cells[column]
@@ -239,36 +241,32 @@ def _protocol(run: Run) -> str:
 
 def _notes(table: Comparison, users: int, resamples: int, tests: int, best: int) -> list[str]:
     notes = ["Mean ± standard deviation over seeds." if any(row.seeds > 1 for row in table.rows) else "One seed a row."]
-    cells = [(m, cell) for row in table.rows for m, cell in zip(table.metrics, row.cells, strict=True) if cell]
     if users:
         notes.append(
             f"[a, b]: 95% percentile interval of {resamples:,} bootstrap resamples of the {users:,} test users, drawn"
             f" jointly for all rows, each user's results averaged over seeds first. Intervals and tests speak of other"
             f" users, not of other seeds."
         )
-    from_predictions = [
-        m
-        for m in table.metrics
-        if m in ("auc", "log_loss", "accuracy") and any(n == m and c.interval for n, c in cells)
-    ]
-    if from_predictions:
-        notes.append(f"{', '.join(from_predictions)}: all samples of the drawn users, from predictions.parquet.")
-    for metric in table.metrics:
-        without = [
-            row.name
-            for row, cell in ((r, r.cells[table.metrics.index(metric)]) for r in table.rows)
-            if cell and not cell.interval
-        ]
+    sampled = []
+    for column, metric in enumerate(table.metrics):
+        cells = {row.name: cell for row in table.rows if (cell := row.cells[column])}
+        without = [name for name, cell in cells.items() if not cell.interval]
         if without:
-            who = "" if all(cell.interval is None for m, cell in cells if m == metric) else f" of {', '.join(without)}"
-            notes.append(f"{metric}{who}: seeds only, no interval and no test (no results by user).")
+            rows = f" of {', '.join(without)}" if len(without) < len(cells) else ""
+            notes.append(f"{metric}{rows}: seeds only, no interval and no test (no results by user to make them from).")
+        sampled += [metric] if metric in FROM_PREDICTIONS and len(without) < len(cells) else []
+    if sampled:
+        notes.append(f"{', '.join(sampled)}: over all samples of the drawn users, from predictions.parquet.")
     if tests:
+        least = min(1.0, tests * 2 / (resamples + 1))
         notes.append(
             f"Δ: difference to {table.baseline}; p: two-sided paired bootstrap over users, Holm-corrected over the"
-            f" table's {tests} tests."
+            f" table's {tests} tests ({resamples:,} resamples show no p below {least:.4f} for the clearest of them)."
         )
     if best:
-        notes.append(f"Bold: best. †: not shown to differ from the best at 5% (the same test, Holm over {best} tests).")
-    elif any(cell.best for _, cell in cells):
+        notes.append(
+            f"Bold: best. †: not shown to differ from the best at 5% (paired bootstrap, Holm over {best} tests)."
+        )
+    elif any(cell.best for row in table.rows for cell in row.cells if cell):
         notes.append("Bold: best.")
     return notes

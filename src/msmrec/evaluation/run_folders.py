@@ -122,8 +122,8 @@ def refuse_different_tests(runs: Sequence[Run]) -> None:
         for key in sorted((set(protocols[0]) | set(protocols[1])) - set(TRAINING)):
             if key not in IN_FINGERPRINT or all(key in protocol for protocol in protocols):
                 pairs.append((f"protocol {key}", *(protocol.get(key) for protocol in protocols)))
-        # A protocol's key says more than the fingerprint, which covers many of them.
-        for key, a, b in sorted(pairs, key=lambda pair: pair[0] == "dataset fingerprint"):
+        # Named is what says most: a key that both have; the fingerprint, which covers many keys, last.
+        for key, a, b in sorted(pairs, key=lambda pair: (pair[0] == "dataset fingerprint", None in pair)):
             if a != b:
                 raise InputError(
                     f"{runs[0].folder} and {run.folder} cannot be in one table: {key} is {a!r} in the first, {b!r} in"
@@ -156,7 +156,8 @@ def group_runs(runs: Sequence[Run], x: str | None = None) -> tuple[list[Group], 
             groups.append(Group(run.record["config"], [run], value))
             continue
         if twin := next((r for r in group.runs if r.record.get("seed") == run.record.get("seed")), None):
-            warnings.append(f"{run.folder} is left out: {twin.folder} has the same config and seed")
+            differ = " but other results" if run.record["test"] != twin.record["test"] else ""
+            warnings.append(f"{run.folder} is left out: {twin.folder} has the same config and seed{differ}")
             continue
         if lacking := sorted(set(group.runs[0].settings) ^ set(run.settings)):
             warnings.append(

@@ -12,7 +12,7 @@ from msmrec.evaluation.run_folders import Run
 from msmrec.evaluation.statistics import Array, Auc, Means, Statistic, ordered_pairs
 
 MAX_AUC_USERS = 8_000  # an AUC's matrix of user pairs has 256 MB then
-CLICKS = ("auc", "log_loss", "accuracy")  # what predictions.parquet gives
+FROM_PREDICTIONS = ("auc", "log_loss", "accuracy")
 
 
 class UserResults:
@@ -45,7 +45,7 @@ class UserResults:
             return metric in self.table.columns and metric not in (USER_ID, RAW_USER_ID)
         if metric == "auc" and len(self.users) > MAX_AUC_USERS:
             return False
-        return metric == "user_auc" or (metric in CLICKS and self.predictions is not None)
+        return metric == "user_auc" or (metric in FROM_PREDICTIONS and self.predictions is not None)
 
     def sums(self, metric: str) -> tuple[Array, Array]:
         """(U,) numerators and (U,) denominators of a metric that is a mean over users or over samples."""
@@ -77,7 +77,7 @@ def statistic(metric: str, rows: Sequence[Sequence[UserResults]]) -> Statistic:
     if metric == "auc":
         table = rows[0][0].table
         clicks = table["clicks"].to_numpy().astype(np.float64)
-        pairs = [np.asarray(np.mean([s.pairs() for s in seeds], axis=0, dtype=np.float32)) for seeds in rows]
+        pairs = [np.asarray(np.mean([seed.pairs() for seed in seeds], axis=0)) for seeds in rows]
         return Auc(pairs, clicks, table["samples"].to_numpy() - clicks)
     parts = [[seed.sums(metric) for seed in seeds] for seeds in rows]
     mean = [[np.mean([part[side] for part in seeds], axis=0) for seeds in parts] for side in (0, 1)]

@@ -1,0 +1,297 @@
+"""Tables over runs: hand-worked numbers, what is refused, what is warned of, and how tables are written."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from sklearn.metrics import log_loss, roc_auc_score
+
+from msmrec import __main__ as verbs
+from msmrec.artifacts import InputError
+from msmrec.evaluation.compare import Comparison, compare
+from msmrec.evaluation.comparison_plot import plot
+from msmrec.evaluation.comparison_table import escape_latex, render
+
+PROTOCOL = {"split": "leave_one_out", "min_user_count": 5, "candidates": "all items"}
+
+
+def write_run(
+    folder: Path,
+    hits: np.ndarray | list[float],
+    config: str = "a_model",
+    record: dict[str, Any] | None = None,
+    protocol: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """A finished ranking run with these hits of users 1, 2, ...; `changes`: x__y=1 is x.y in config.yaml."""
+    hits = np.asarray(hits, float)
+    seed = int(folder.name.removeprefix("seed=")) if folder.name.startswith("seed=") else 0
+    write_config(folder, seed, **changes)
+    table = {"user_id": np.arange(1, len(hits) + 1), "hit_rate@10": hits, "ndcg@10": hits / 2}
+    pl.DataFrame(table).write_parquet(folder / "per_user.parquet")
+    made = {
+        "config": config,
+        "git_commit": "abc",
+        "seed": seed,
+        "dataset": {"name": "tiny", "fingerprint": "f1", "num_users": len(hits)},
+        "protocol": PROTOCOL | (protocol or {}),
+        "test": {"hit_rate@10": hits.mean(), "ndcg@10": hits.mean() / 2, "coverage": 0.5},
+    }
+    (folder / "metrics.json").write_text(json.dumps(made | (record or {})))
+    return folder
+
+
+def write_config(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    config: dict[str, Any] = {
+        "trainer": {"max_epochs": 20},
+        "model": {"class_path": "msmrec.models.sasrec.SASRec", "init_args": {"dropout": 0.1, "k": 8}},
+        "data": {"seed": seed, "cache": str(folder), "max_seq_len": 50},
+    }
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        part = config
+        for name in path:
+            part = part[name]
+        part[last] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def small(*paths: Path, **options: Any) -> Comparison:
+    return compare(paths, resamples=200, **options)
+
+
+def random_hits(rate: float, seed: int, users: int = 200) -> np.ndarray:
+    return (np.random.default_rng(seed).random(users) < rate).astype(float)
+
+
+def test_mean_deviation_and_difference_by_hand(tmp_path: Path) -> None:
+    write_run(tmp_path / "a" / "seed=0", [1, 0, 1, 0])
+    write_run(tmp_path / "a" / "seed=1", [1, 0, 0, 0])
+    write_run(tmp_path / "b" / "seed=0", [1, 1, 1, 0], "b_model")
+    table = small(tmp_path, baseline="a_model")
+    assert table.metrics == ["hit_rate@10", "ndcg@10"]  # the model's headline, of what there is
+    a, b = table.rows
+    assert (a.name, a.seeds, b.name, b.seeds) == ("a_model", 2, "b_model", 1)
+    first, second = a.cells[0], b.cells[0]
+    assert first and second
+    assert first.mean == pytest.approx(0.375) and first.sd == pytest.approx(0.25 / np.sqrt(2))
+    assert second.mean == pytest.approx(0.75) and second.sd is None
+    assert second.difference == pytest.approx(0.375) and first.difference is None and second.best
+
+
+def test_intervals_are_over_users_with_seeds_averaged_first(tmp_path: Path) -> None:
+    """Two seeds that hit complementary users average to one half for everyone: no spread over users is left."""
+    hits = random_hits(0.5, 0)
+    write_run(tmp_path / "a" / "seed=0", hits)
+    write_run(tmp_path / "a" / "seed=1", 1 - hits)
+    (cell, _), (single, _) = small(tmp_path).rows[0].cells, small(tmp_path / "a" / "seed=0").rows[0].cells
+    assert cell and single and cell.interval == pytest.approx((0.5, 0.5))
+    error = hits.std() / np.sqrt(len(hits))
+    assert single.interval == pytest.approx((hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.5 * error)
+
+
+def test_tests_are_paired_and_corrected(tmp_path: Path) -> None:
+    hits = random_hits(0.3, 0)
+    better = np.where(np.arange(200) % 10 == 0, 1.0, hits)  # never worse: a paired test sees it, an unpaired one not
+    write_run(tmp_path / "base", hits, "base")
+    write_run(tmp_path / "better", better, "better")
+    write_run(tmp_path / "same", hits, "same")
+    table = small(tmp_path, baseline="base", metrics=["hit_rate@10"])
+    cells = {row.name: row.cells[0] for row in table.rows}
+    base, above, same = cells["base"], cells["better"], cells["same"]
+    assert base and above and same and base.interval and above.interval
+    assert base.interval[1] > above.interval[0]  # the intervals overlap
+    assert above.p == pytest.approx(2 * 2 / 201) and same.p == 1 and base.p is None
+    assert above.best and not same.near_best and not base.near_best  # told apart from the best, and so not marked
+    noisy = write_run(tmp_path / "noisy", random_hits(0.3, 1), "noisy")
+    near = small(tmp_path / "base", noisy, metrics=["hit_rate@10"]).rows
+    assert [bool(row.cells[0] and (row.cells[0].best or row.cells[0].near_best)) for row in near] == [True, True]
+
+
+def test_what_differs_in_the_test_is_refused(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", [1, 0], "a")
+    dataset = {"name": "tiny", "fingerprint": "f2"}
+    other = write_run(tmp_path / "b", [1, 0], "b", {"dataset": dataset})
+    with pytest.raises(InputError, match=r"a and .*b cannot be in one table: dataset fingerprint is 'f1'"):
+        small(first, other)
+    split = write_run(tmp_path / "c", [1, 0], "c", {"dataset": dataset}, {"split": "global_time"})
+    with pytest.raises(InputError, match="protocol split is 'leave_one_out' in the first, 'global_time'"):
+        small(first, split)
+    sampled = write_run(tmp_path / "d", [1, 0], "d", protocol={"evaluated_on": "2,000 prompts"})
+    with pytest.raises(InputError, match="protocol evaluated_on is None"):
+        small(first, sampled)
+    fewer = write_run(tmp_path / "e", [1], "e")
+    with pytest.raises(InputError, match="differ in user_id"):
+        small(first, fewer)
+    stale = write_run(tmp_path / "f", [1, 0], "f")
+    pl.DataFrame({"user_id": [1, 2], "hit_rate@10": [0.0, 0.0]}).write_parquet(stale / "per_user.parquet")
+    with pytest.raises(InputError, match=r"hit_rate@10 0.0000, its metrics.json 0.5000"):
+        small(stale)
+
+
+def test_what_says_nothing_of_the_test_is_no_difference(tmp_path: Path) -> None:
+    protocol = {key: value for key, value in PROTOCOL.items() if key != "min_user_count"}  # in the fingerprint
+    write_run(tmp_path / "a", [1, 0], "a", {"protocol": protocol})
+    write_run(tmp_path / "b", [1, 0], "b", protocol={"train_samples": 100, "retrieval": {"hit": 0.5}})
+    assert [row.name for row in small(tmp_path).rows] == ["a", "b"]
+
+
+def test_a_run_that_is_not_finished_is_a_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "a" / "seed=0", [1, 0])
+    write_config(tmp_path / "a" / "seed=1", 1)
+    verbs.compare([str(tmp_path), "--resamples", "100"])
+    out, err = capsys.readouterr()
+    assert "| `a/seed=1` (unfinished: no metrics.json, no epoch done) | - | - | - |" in out
+    assert re.fullmatch(r"msmrec: warning: .*seed=1: unfinished.*\n", err)
+    verbs.compare([str(tmp_path / "a" / "seed=1")])  # nothing but gaps is a table too
+    assert "`a/seed=1`" in capsys.readouterr().out
+
+
+def test_warnings(tmp_path: Path) -> None:
+    write_run(tmp_path / "a" / "seed=0", [1, 0])
+    write_run(tmp_path / "a" / "seed=1", [1, 0], record={"git_commit": "def"}, trainer__max_epochs=5)
+    write_run(tmp_path / "b" / "seed=0", [1, 0], "b", trainer__limit_train_batches=2)
+    write_run(tmp_path / "copy" / "seed=0", [0, 0])
+    write_run(tmp_path / "old" / "seed=2", [1, 0], model__init_args={"k": 8})
+    table = small(tmp_path / "a" / "seed=0", tmp_path)
+    given, copy, old, commits, seeds, cut_a, cut_b = table.warnings
+    assert "seed=0 is given twice" in given
+    assert re.search(r"copy/seed=0 is left out: .*a/seed=0 has the same config and seed but other results", copy)
+    assert "does not record model.init_args.dropout" in old
+    assert "abc (3 runs), def (1 runs)" in commits and "a_model 3, b 1" in seeds
+    assert cut_a == "cut short: a/seed=1 (trainer.max_epochs 5 instead of 20)"
+    assert cut_b == "cut short: b/seed=0 (trainer.limit_train_batches 2)"
+    assert [row.seeds for row in table.rows] == [3, 1]
+
+
+def test_epochs_are_held_against_the_configs_own_file(tmp_path: Path) -> None:
+    configs = tmp_path / "configs"
+    (configs / "text").mkdir(parents=True)
+    for name, epochs in (("base", 100), ("a_model", 30), ("text/b", None)):
+        content = {"trainer": {"max_epochs": epochs}} if epochs else {"model": {"x": 1}}
+        (configs / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    write_run(tmp_path / "runs" / "a", [1, 0], "a_model+b")
+    write_run(tmp_path / "runs" / "c", [1, 0], "from_elsewhere")
+    (warning,) = small(tmp_path / "runs", configs=configs).warnings
+    assert warning == "cut short: a (trainer.max_epochs 20 instead of 30)"
+
+
+def test_runs_of_one_config_that_differ_are_rows_of_their_own(tmp_path: Path) -> None:
+    for k in (16, 8):
+        for dropout in (0.1, 0.2):
+            write_run(tmp_path / f"{k}-{dropout}", [1, 0], model__init_args={"dropout": dropout, "k": k})
+    names = [row.name for row in small(tmp_path).rows]
+    assert names[0] == "a_model (dropout=0.1, k=16)" and len(names) == 4
+    rows = small(tmp_path, x="model.init_args.k").rows
+    assert [(row.line, row.x) for row in rows] == [
+        ("a_model (dropout=0.1)", 8), ("a_model (dropout=0.1)", 16),
+        ("a_model (dropout=0.2)", 8), ("a_model (dropout=0.2)", 16),
+    ]  # fmt: skip
+    assert rows[0].name == "a_model (dropout=0.1, k=8)"
+    with pytest.raises(InputError, match=r"model.init_args.nothing is None, no number"):
+        small(tmp_path, x="model.init_args.nothing")
+
+
+def test_what_the_user_got_wrong_is_one_line(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", [1, 0])
+    (tmp_path / "empty").mkdir()
+    for options, message in (
+        ({"metrics": ["nonsense"]}, "no run has the metric nonsense; metrics.json has hit_rate@10"),
+        ({"baseline": "b"}, "--baseline b is no row of the table; rows: a_model"),
+    ):
+        with pytest.raises(InputError, match=message):
+            small(run, **options)
+    with pytest.raises(InputError, match="no such folder"):
+        small(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no run in it"):
+        small(tmp_path / "empty")
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match=r"a: metrics.json or config.yaml is broken"):
+        small(run)
+
+
+def test_click_models_are_resampled_from_their_predictions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    user, label = rng.permutation(np.repeat(np.arange(3, 43), 20)), rng.integers(0, 2, 800)
+    for name, skill in (("bad", 0.2), ("good", 1.5)):
+        prob = (1 / (1 + np.exp(-rng.normal(size=800) - skill * (label - 0.5)))).astype(np.float32)
+        test = {"auc": roc_auc_score(label, prob), "log_loss": log_loss(label, prob), "ece": 0.1}
+        run = write_run(tmp_path / name, [1, 0], name, {"test": test}, model__class_path="msmrec.models.din.DIN")
+        shuffled = rng.permutation(800)  # models write samples in an order of their own
+        samples = pl.DataFrame({"user_id": user, "item_id": user, "label": label, "prob": prob})[shuffled]
+        samples.write_parquet(run / "predictions.parquet")
+        one = samples.group_by("user_id").agg(samples=pl.len().cast(pl.Int64), clicks=pl.col("label").sum(), auc=0.5)
+        one.write_parquet(run / "per_user.parquet")
+    table = small(tmp_path, baseline="bad")
+    assert table.metrics == ["auc", "log_loss", "ece"]
+    auc, loss, ece = table.rows[1].cells
+    assert auc and loss and ece and auc.interval and loss.interval and auc.p and loss.p
+    assert auc.best and loss.best and auc.p < 0.05 and loss.p < 0.05
+    assert auc.interval[0] < auc.mean < auc.interval[1] and ece.interval is None and ece.p is None
+    assert any(note.startswith("ece: seeds only") for note in table.notes)
+    assert any(note.startswith("auc, log_loss: over all samples") for note in table.notes)
+    (tmp_path / "bad" / "predictions.parquet").unlink()
+    assert any(note.startswith("auc of bad: seeds only") for note in small(tmp_path).notes)
+
+
+def test_formats(tmp_path: Path) -> None:
+    write_run(tmp_path / "a" / "seed=0", [1, 0, 1, 0], "a_50%_&|")
+    write_run(tmp_path / "a" / "seed=1", [1, 0, 0, 0], "a_50%_&|")
+    write_run(tmp_path / "b" / "seed=0", [1, 1, 1, 0], "b")
+    write_config(tmp_path / "b" / "seed=1")
+    table = small(tmp_path, baseline="a_50%_&|", metrics=["hit_rate@10", "coverage"])
+    markdown = render(table, "markdown").splitlines()
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in markdown[:5]} == {7}
+    assert markdown[2].startswith(r"| `a_50%_&\|` | 2 | 0.3750† ± 0.1768 [0.0000, 0.7500] | - | **0.5000**")
+    assert markdown[3].startswith("| `b` | 1 | **0.7500** [") and "| +0.3750 (p " in markdown[3]
+    latex = render(table, "latex").splitlines()
+    body = [line for line in latex if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {5}
+    assert r"\texttt{a\_50\%\_\&|} & 2 & 0.3750$^\dagger$ $\pm$ 0.1768" in body[1]
+    assert not re.search(r"(?<!\\)[_%#]|[±†Δ]", "\n".join(latex[1:]))
+    first, second, gap = csv.DictReader(render(table, "csv").splitlines())
+    assert first["config"] == "a_50%_&|" and float(first["hit_rate@10_sd"]) == pytest.approx(0.176777)
+    assert float(second["hit_rate@10_difference"]) == pytest.approx(0.375) and second["hit_rate@10_sd"] == ""
+    assert gap["hit_rate@10"] == "" and "unfinished" in gap["gap"]
+
+
+def test_every_sign_is_escaped_once() -> None:
+    assert escape_latex(r"a_b\{50%} ~^") == r"a\_b\textbackslash{}\{50\%\} \textasciitilde{}\textasciicircum{}"
+
+
+@pytest.mark.parametrize("x", [None, "model.init_args.k"])
+def test_plot(tmp_path: Path, x: str | None) -> None:
+    pytest.importorskip("matplotlib")
+    for k in (8, 16):
+        write_run(tmp_path / "runs" / str(k), random_hits(0.3, k), model__init_args={"dropout": 0.1, "k": k})
+    table = small(tmp_path / "runs", x=x)
+    plot(table, tmp_path / "p.svg", x)
+    plot(table, tmp_path / "p.png", x)
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match=r"name a \.png or \.svg"):
+        plot(table, tmp_path / "p.gif", x)
+
+
+def test_plot_without_matplotlib_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    write_run(tmp_path / "a", [1, 0])
+    with pytest.raises(InputError, match=r"msmrec\[plot\]"):
+        plot(small(tmp_path), tmp_path / "p.png")
+
+
+def test_the_verb_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "a", [1, 0])
+    out = tmp_path / "table.csv"
+    verbs.compare([str(tmp_path / "a"), "--metrics", "hit_rate@10", "--format", "csv", "--out", str(out)])
+    assert capsys.readouterr().out == "" and out.read_text().startswith("config,seeds,hit_rate@10,")
+    with pytest.raises(InputError, match="at least 100"):
+        verbs.compare([str(tmp_path / "a"), "--resamples", "3"])
