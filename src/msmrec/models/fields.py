@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
 from msmrec.columns import (
-    COUNT, DESCRIPTION, FEATURES, ITEM_ID, RATING, RAW_ITEM_ID, RAW_USER_ID, TIER, TITLE, TRAIN, USER_ID,
+    COUNT,
+    DESCRIPTION,
+    FEATURES,
+    ITEM_ID,
+    RATING,
+    RAW_ITEM_ID,
+    RAW_USER_ID,
+    TIER,
+    TITLE,
+    TRAIN,
+    USER_ID,
 )  # fmt: skip
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import SampleBatch, sample_rows

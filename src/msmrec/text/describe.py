@@ -13,7 +13,17 @@ import numpy as np
 import polars as pl
 
 from msmrec.columns import (
-    DOC_ID, DOC_IDS, GENRES, ITEM_ID, MODALITY, NOTE, RAW_ITEM_ID, TEXT, TIER, TITLE, YEAR,
+    DOC_ID,
+    DOC_IDS,
+    GENRES,
+    ITEM_ID,
+    MODALITY,
+    NOTE,
+    RAW_ITEM_ID,
+    TEXT,
+    TIER,
+    TITLE,
+    YEAR,
 )  # fmt: skip
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import Modality, check_schema

@@ -62,9 +62,9 @@ class ItemText:
         dim: int = 64,
         dense_retrieval: bool = False,
         noise: TextNoise | None = None,
-        metadata_only: bool = False,
+        metadata_only: bool | None = None,
     ) -> None:
-        if bool(knowledge) == metadata_only:
+        if bool(knowledge) == bool(metadata_only):
             raise InputError(
                 "text.knowledge is empty: name JSON Lines files of documents, or set text.metadata_only"
                 if not knowledge

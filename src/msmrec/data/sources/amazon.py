@@ -130,7 +130,7 @@ def read_reviews(border: Border, release: Release) -> pl.DataFrame:
     if not rows:
         raise InputError(f"{border.path}: empty; put the published file there")
     border.close(rows)
-    return pl.concat(kept, rechunk=True)
+    return pl.concat(kept, rechunk=False)  # a copy would double the memory
 
 
 def _ratings(border: Border, release: Release) -> Iterator[pl.DataFrame]:

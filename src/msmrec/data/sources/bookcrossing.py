@@ -18,7 +18,17 @@ import polars as pl
 
 from msmrec.artifacts import InputError, file_digest, fingerprint
 from msmrec.columns import (
-    AGE, AUTHOR, COUNTRY, PERIOD, PUBLISHER, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR,
+    AGE,
+    AUTHOR,
+    COUNTRY,
+    PERIOD,
+    PUBLISHER,
+    RATING,
+    RAW_ITEM_ID,
+    RAW_USER_ID,
+    TIMESTAMP,
+    TITLE,
+    YEAR,
 )  # fmt: skip
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import Source

@@ -67,7 +67,7 @@ def _fields(block: bytes, names: list[str], first: int, lines: int, border: Bord
         yield _loose(block, names, first, border)
         return
     try:
-        frame = pl.read_ndjson(io.BytesIO(block), schema={name: pl.String() for name in names}, ignore_errors=True)
+        frame = pl.read_ndjson(io.BytesIO(block), schema={name: pl.String() for name in names})
         if len(frame) == lines:
             yield frame.with_columns(pl.int_range(first, first + lines, dtype=pl.Int64).alias(LINE))
             return

@@ -132,9 +132,7 @@ class Table(Source):
             frame = _read_csv(border, self.separator)
         if missing := [name for name in names if name not in frame.columns]:
             there = ", ".join(name for name in frame.columns if name != LINE)
-            raise InputError(
-                f"{border.path}: no column {missing[0]}; there are {there}: name the right one in data.source"
-            )
+            raise InputError(f"{border.path}: no column {missing[0]} (there are: {there}); mend data.source")
         ids = [pl.col(new).cast(pl.String) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID)]
         return frame.rename(names).with_columns(ids)
 
