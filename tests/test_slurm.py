@@ -185,7 +185,10 @@ def test_one_task_of_an_array_fails_and_the_others_stand(
     slurm: Slurm, tiny_root: Path, cache: Path, tmp_path: Path
 ) -> None:
     args = [*tiny_args(tiny_root, cache), "--trainer.max_epochs=2"]
-    lines = ["low sasrec_ml100k.yaml --model.init_args.dropout=0.1", "odd sasrec_ml100k.yaml --model.init_args.dropot=0"]
+    lines = [
+        "low sasrec_ml100k.yaml --model.init_args.dropout=0.1",
+        "odd sasrec_ml100k.yaml --model.init_args.dropot=0",
+    ]
     job = slurm.array(tmp_path, lines, *args, SEEDS="0 1")
     assert slurm.end(job) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"], logs_of(tmp_path)
     runs = [tmp_path / "runs" / name / f"seed={seed}" for name in ("low", "odd") for seed in (0, 1)]

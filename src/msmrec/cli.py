@@ -33,8 +33,11 @@ from msmrec.artifacts import InputError, atomic_file
 from msmrec.ctr.head import LlamaCTR  # noqa: F401 (named by configs)
 from msmrec.ctr.tiny_llama import TinyLlama  # noqa: F401
 from msmrec.data.datamodule import RecDataModule
-from msmrec.data.sources.movielens import MovieLens  # noqa: F401 (named by configs)
+from msmrec.data.sources.amazon import Amazon  # noqa: F401 (named by configs)
+from msmrec.data.sources.bookcrossing import BookCrossing  # noqa: F401
+from msmrec.data.sources.movielens import MovieLens  # noqa: F401
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
+from msmrec.data.sources.table import Table  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.llm.local import LocalModel  # noqa: F401
 from msmrec.llm.server import OpenAIServer  # noqa: F401

@@ -7,6 +7,7 @@ import pytest
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST, TRAIN, VAL
 from msmrec.data.interactions import RawData, encode, k_core, validate
+from msmrec.data.prepare import SplitProtocol
 from msmrec.data.splits import popularity_tiers, split
 
 
@@ -57,10 +58,17 @@ def test_bad_rows_are_named(row: tuple[object, object, float, int], words: str) 
     assert "ratings.dat" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_duplicates_can_keep_first_or_last() -> None:
-    twice = raw([*TEN, (8, 30, 1.0, 50)])
-    assert validate(twice, "first").filter(raw_user_id=8, raw_item_id=30)["rating"].to_list() == [2.0]
-    assert validate(twice, "last").filter(raw_user_id=8, raw_item_id=30)["rating"].to_list() == [1.0]
+def test_duplicates_can_keep_first_last_or_mean() -> None:
+    twice = raw([*TEN, (8, 30, 1.0, 50), (8, 30, 3.0, 1)])  # the last one of the file is the first in time
+    kept = {rule: validate(twice, rule) for rule in ("first", "last", "mean")}  # type: ignore[arg-type]
+    for rule, rating, time, row in (("first", 3.0, 1, 9), ("last", 1.0, 50, 9), ("mean", 2.0, 50, 9)):
+        frame = kept[rule]
+        assert len(frame) == 10 and frame.columns == twice.interactions.columns
+        assert frame.row(row) == (8, 30, rating, time)
+    tied = raw([(1, 10, 2.0, 5), (1, 20, 4.0, 5), (1, 10, 5.0, 5)])
+    assert validate(tied, "first")["rating"].to_list() == [2.0, 4.0]  # ties in time by file order
+    assert validate(tied, "last")["rating"].to_list() == [4.0, 5.0]
+    assert validate(tied, "mean")["rating"].to_list() == [4.0, 3.5]
 
 
 def test_k_core_iterates() -> None:
@@ -69,6 +77,19 @@ def test_k_core_iterates() -> None:
     assert k_core(user, item, 2, 2).tolist() == [True, True, True, True, False, False]
     with pytest.raises(InputError, match="no interaction is left"):
         k_core(user, item, 3, 2)
+
+
+def test_k_core_has_upper_bounds() -> None:
+    user, item = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 2, 0, 1, 0])
+    assert k_core(user, item, 0, 0, max_user_count=2).tolist() == [False, False, False, True, True, True]
+    assert k_core(user, item, 0, 0, max_item_count=2).tolist() == [False, True, True, False, True, False]
+    # without user 0, item 1 has one rating and falls, and then user 1 has one
+    assert k_core(user, item, 1, 2, max_user_count=2).tolist() == [False, False, False, True, False, True]
+
+
+def test_bounds_that_are_not_set_leave_datasets_as_they_were() -> None:
+    assert list(SplitProtocol().described())[-1] == "hidden_items"
+    assert SplitProtocol(max_user_count=9).described()["max_user_count"] == 9
 
 
 def test_leave_one_out() -> None:

@@ -62,9 +62,18 @@ class SplitProtocol:
     min_target_rating: float | None = None
     """Validation and test rows rated lower are dropped after the split: they are no targets."""
     duplicates: Duplicates = "error"
-    """What to do when a user rates an item twice: refuse, or keep the first or the last in file order."""
+    """What to do when a user rates an item twice: refuse, or keep the first, the last, or the last with the mean."""
     hidden_items: float = 0.0
     """Share of items, drawn once, whose training and validation ratings are dropped: cold items with known truth."""
+    max_user_count: int | None = None
+    """Users with more interactions are dropped, in the same iteration as those with too few."""
+    max_item_count: int | None = None
+    """Items with more interactions are dropped."""
+
+    def described(self) -> dict[str, Any]:
+        """The settings; those that came later only where set, so that datasets from before stay the same."""
+        late = ("min_target_rating", "max_user_count", "max_item_count")
+        return {key: value for key, value in asdict(self).items() if key not in late or value is not None}
 
 
 class Dataset:
@@ -123,17 +132,17 @@ class Dataset:
 
 def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) -> Dataset:
     """Returns the dataset of `source` under `protocol`, writing its folder under `cache` if it is not there yet."""
-    settings = asdict(protocol)
-    if protocol.min_target_rating is None:  # so that datasets from before this option keep their fingerprints
-        del settings["min_target_rating"]
-    key = fingerprint(FORMAT, source.name, source.fingerprint(root), settings)
+    key = fingerprint(FORMAT, source.name, source.fingerprint(root), protocol.described())
 
     def build(folder: Path) -> None:
         raw = source.read(root)
         rows_in_file = len(raw.interactions)
         if protocol.min_rating is not None:
             raw = raw._replace(interactions=raw.interactions.filter(pl.col(RATING) >= protocol.min_rating))
-        interactions, items, users = encode(raw, protocol.min_user_count, protocol.min_item_count, protocol.duplicates)
+        interactions, items, users = encode(
+            raw, protocol.min_user_count, protocol.min_item_count, protocol.duplicates,
+            protocol.max_user_count, protocol.max_item_count,
+        )  # fmt: skip
         user = interactions[USER_ID].to_numpy()
         part = split(protocol.split, user, interactions[TIMESTAMP].to_numpy(), protocol.ratios, protocol.min_history)
         if protocol.split == "user_random":  # parts are stored one after the other inside a user, each in time order
@@ -165,7 +174,8 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
                 "num_val": int((part == VAL).sum()),
                 "num_test": int((part == TEST).sum()),
                 "rows_in_file": rows_in_file,
-                "protocol": settings,
+                **({"rows_left_out": dict(raw.refused)} if raw.refused else {}),
+                "protocol": protocol.described(),
             },
         )
 

@@ -14,12 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
-from msmrec.columns import COUNT, ITEM_ID, RATING, RAW_ITEM_ID, RAW_USER_ID, TIER, TITLE, TRAIN, USER_ID
+from msmrec.columns import (
+    COUNT,
+    DESCRIPTION,
+    FEATURES,
+    ITEM_ID,
+    RATING,
+    RAW_ITEM_ID,
+    RAW_USER_ID,
+    TIER,
+    TITLE,
+    TRAIN,
+    USER_ID,
+)  # fmt: skip
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import SampleBatch, sample_rows
 
-# A title says no more than the item's id; count and tier are made from the ratings of the training part.
-NO_FIELDS = (RAW_USER_ID, RAW_ITEM_ID, TITLE, COUNT, TIER)
+# A title says no more than the item's id, nor does prose; count and tier are made from the training part's ratings.
+NO_FIELDS = (RAW_USER_ID, RAW_ITEM_ID, TITLE, DESCRIPTION, FEATURES, COUNT, TIER)
 MAX_RATINGS = 32  # different ratings that get rows of their own; more are grouped by quantiles
 
 

@@ -12,12 +12,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from msmrec.columns import DOC_ID, DOC_IDS, ITEM_ID, MODALITY, NOTE, TEXT
+from msmrec.columns import (
+    DOC_ID,
+    DOC_IDS,
+    GENRES,
+    ITEM_ID,
+    MODALITY,
+    NOTE,
+    RAW_ITEM_ID,
+    TEXT,
+    TIER,
+    TITLE,
+    YEAR,
+)  # fmt: skip
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import Modality, check_schema
 
 ITEM_DOC_ID = "item"
 """The doc_id under which an item's own metadata counts as a document."""
+
+_NOT_SAID = (RAW_ITEM_ID, TIER)  # an id says nothing; the tier is made from the ratings
 
 BLOCK = 2_000  # items whose documents are in memory at once
 
@@ -142,8 +156,16 @@ def describe(
 
 
 def item_document(item: Mapping[str, Any]) -> dict[str, str]:
-    """An item's own metadata as a document."""
-    fields = {"doc_id": ITEM_DOC_ID, "title": item["title"], "genres": ", ".join(item.get("genres") or [])}
-    if item.get("year") is not None:
-        fields["year"] = str(item["year"])
+    """An item's own metadata as a document: title, genres, year, and every other column of words or lists of words."""
+    fields = {"doc_id": ITEM_DOC_ID, TITLE: item[TITLE], GENRES: ", ".join(item.get(GENRES) or [])}
+    if item.get(YEAR) is not None:
+        fields[YEAR] = str(item[YEAR])
+    for name, value in item.items():
+        if name not in fields and name not in _NOT_SAID and isinstance(value, (str, list)):
+            fields[name] = value if isinstance(value, str) else _joined([str(entry) for entry in value])
     return {key: value for key, value in fields.items() if value}
+
+
+def _joined(entries: list[str]) -> str:
+    """A list as one string that `LIST_SEPARATOR` takes apart again."""
+    return (" | " if any("," in entry for entry in entries) else ", ").join(entries)

@@ -21,8 +21,9 @@ from msmrec.text.describe import Generator, describe, gather
 from msmrec.text.encoder import SentenceEncoder, TextEncoder
 from msmrec.text.extractive import Extractive
 from msmrec.text.knowledge import KnowledgeBase
-from msmrec.text.modalities import MOVIE_MODALITIES, Modality
+from msmrec.text.modalities import Modality
 from msmrec.text.noise import TextNoise
+from msmrec.text.schemas import SCHEMAS, SchemaName
 from msmrec.text.vector_cache import encode_cached
 
 RETRIEVAL_FORMAT, FORMAT = 2, 2  # raise when retrieval, or description, gives something else for the same inputs
@@ -41,7 +42,7 @@ class ItemText:
 
     Args:
         knowledge: JSON Lines files of documents. A relative path is looked for under the data root, then here.
-        modalities: the schema; by default the paper's nine for films (msmrec.text.modalities.MOVIE_MODALITIES).
+        modalities: the schema: modalities, or the name of one that is there; by default the paper's nine for films.
         generator: writes the texts from what was retrieved; `Extractive` copies sentences and fields, `LLMWriter` asks
             a language model.
         encoder: frozen, makes a vector of each text.
@@ -49,29 +50,36 @@ class ItemText:
             large common direction, which drowns what tells two films apart.
         dense_retrieval: let the encoder help to find documents where titles leave doubt.
         noise: spoils the texts of some items, to see what depends on them.
+        metadata_only: with `knowledge` empty: describe items from their own columns, nothing is retrieved.
     """
 
     def __init__(
         self,
         knowledge: list[str],
-        modalities: list[Modality] | None = None,
+        modalities: list[Modality] | SchemaName | None = None,
         generator: Generator | None = None,
         encoder: TextEncoder | None = None,
         dim: int = 64,
         dense_retrieval: bool = False,
         noise: TextNoise | None = None,
+        metadata_only: bool | None = None,
     ) -> None:
-        if not knowledge:
-            raise InputError("text.knowledge is empty: name at least one JSON Lines file of documents")
+        if bool(knowledge) == bool(metadata_only):
+            raise InputError(
+                "text.knowledge is empty: name JSON Lines files of documents, or set text.metadata_only"
+                if not knowledge
+                else "text.metadata_only is set, but text.knowledge names files: leave out one of them"
+            )
         self.knowledge, self.dim = knowledge, dim
-        self.modalities = list(modalities or MOVIE_MODALITIES)
+        self.modalities = list(SCHEMAS[modalities] if isinstance(modalities, str) else modalities or SCHEMAS["films"])
         self.generator: Generator = generator or Extractive()
         self.encoder = encoder or SentenceEncoder()
         self.dense_retrieval, self.noise = dense_retrieval, noise
 
     def retrieved(self, dataset: Dataset, root: Path, cache: Path) -> tuple[KnowledgeBase, pl.DataFrame]:
         """The knowledge base, and which of its documents belong to which item (item_id, doc_id, score)."""
-        base = KnowledgeBase.read([self._find(name, root) for name in self.knowledge])
+        files = [self._find(name, root) for name in self.knowledge]
+        base = KnowledgeBase.read(files) if files else KnowledgeBase.none()
         encoder = self.encoder if self.dense_retrieval else None
         key = fingerprint(
             RETRIEVAL_FORMAT, dataset.info["fingerprint"], base.fingerprint, encoder and encoder.fingerprint

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from msmrec.artifacts import InputError
+from msmrec.columns import DOC_ID, ITEM_ID
 from msmrec.text.retrieve import TextEncoder, retrieve
 
 TEXT_FIELDS = ("plot", "overview", "text")
@@ -28,6 +29,11 @@ class KnowledgeBase:
 
     documents: pl.DataFrame
     fingerprint: str
+
+    @classmethod
+    def none(cls) -> "KnowledgeBase":
+        """No documents: items are described from their own metadata alone."""
+        return cls(pl.DataFrame(schema={"doc_id": pl.String, "source": pl.String}), "none")
 
     @classmethod
     def read(cls, paths: Sequence[str | Path], max_chars: int = 20_000) -> "KnowledgeBase":
@@ -80,6 +86,9 @@ class KnowledgeBase:
         progress: bool = False,
     ) -> pl.DataFrame:
         """Find each item's documents; see `msmrec.text.retrieve.retrieve`."""
+        if self.documents.is_empty():
+            kinds = {ITEM_ID: items[ITEM_ID].dtype, DOC_ID: pl.String(), "source": pl.String(), "score": pl.Float32()}
+            return pl.DataFrame(schema=kinds)
         return retrieve(items, self.documents, encoder, top_k, threshold, progress)
 
 

@@ -1,0 +1,142 @@
+"""The border: rows of a raw file are let in, left out or noted here, counted by kind, and the user is told once.
+
+A row that cannot be read is left out as long as such rows are few. Above the limit the file is probably not what it is
+taken for, and reading stops.
+"""
+
+import html
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from msmrec.artifacts import InputError
+from msmrec.columns import RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
+
+LINE = "line"  # column of a frame that is being read: where a row stands in its file, from 1
+_SHOWN = 3  # lines named of each kind
+_YEAR_1995 = 788_918_400  # nobody rated anything on line before; the first public web shops opened in 1995
+
+
+class Border:
+    """What is wrong with the rows of one file.
+
+    Args:
+        path: the file.
+        max_bad_share: share of rows that may be left out.
+    """
+
+    def __init__(self, path: Path, max_bad_share: float) -> None:
+        self.path, self.max_bad_share = path, max_bad_share
+        self.refused: dict[str, int] = {}  # rows left out, by kind
+        self.noted: dict[str, int] = {}  # rows kept that look wrong, by kind
+        self._lines: dict[str, list[int]] = {}
+
+    def refuse(self, kind: str, lines: Iterable[int]) -> None:
+        """Counts rows that are left out."""
+        self._count(self.refused, kind, lines)
+
+    def note(self, kind: str, lines: Iterable[int]) -> None:
+        """Counts rows that are kept, less the value that is wrong where the kind says so."""
+        self._count(self.noted, kind, lines)
+
+    def _count(self, counts: dict[str, int], kind: str, lines: Iterable[int]) -> None:
+        found = list(lines)
+        if found:
+            counts[kind] = counts.get(kind, 0) + len(found)
+            shown = self._lines.setdefault(kind, [])
+            shown += found[: _SHOWN - len(shown)]
+
+    def check(self, rows: int) -> None:
+        """Stops where too many of the rows so far were left out.
+
+        Raises:
+            InputError: more than `max_bad_share` of `rows`.
+        """
+        bad = sum(self.refused.values())
+        if bad > self.max_bad_share * rows:
+            raise InputError(
+                f"{self.path}: {bad:,} of {rows:,} rows cannot be read, more than max_bad_share"
+                f" {self.max_bad_share:g} allows: {self._told(self.refused)}; mend the file or raise the limit"
+            )
+
+    def close(self, rows: int) -> None:
+        """Says what was left out and noted, in one line, if anything was; see `check` for what it raises."""
+        self.check(rows)
+        parts = [f"left out {self._told(self.refused)}"] if self.refused else []
+        parts += [f"noted {self._told(self.noted)}"] if self.noted else []
+        if parts:
+            print(f"{self.path}: of {rows:,} rows {'; '.join(parts)}", flush=True)
+
+    def _told(self, counts: dict[str, int]) -> str:
+        told = []
+        for kind, count in counts.items():
+            lines = self._lines[kind]
+            where = f"line{'s' * (count > 1)} {', '.join(map(str, lines))}{', ...' * (count > len(lines))}"
+            told.append(f"{count:,} with {kind} ({where})")
+        return ", ".join(told)
+
+
+def interactions(
+    frame: pl.DataFrame, border: Border, scale: tuple[float, float] | None = None, clock: bool = True
+) -> pl.DataFrame:
+    """Lets interactions in: types made right, rows that are no interaction left out and counted.
+
+    Args:
+        frame: raw_user_id, raw_item_id, rating and timestamp as the file has them (numbers may be strings), `line`.
+        border: counts.
+        scale: least and greatest rating; None for any finite number.
+        clock: whether times are times: seconds since 1970, or milliseconds where 1e11 and more, which are divided.
+
+    Returns:
+        raw_user_id, raw_item_id, rating (f32), timestamp (i64, s), in the order of `frame`.
+    """
+    low, high = scale or (-float("inf"), float("inf"))
+    rating, when = pl.col(RATING), pl.col(TIMESTAMP)
+    frame = frame.with_columns(
+        rating.cast(pl.Float64, strict=False),
+        when.cast(pl.Float64, strict=False) if frame[TIMESTAMP].dtype == pl.String else when,
+    )
+    if clock:
+        frame = frame.with_columns(pl.when(when >= 1e11).then(when / 1000).otherwise(when).alias(TIMESTAMP))
+    kinds = {
+        "no user": _blank(frame, RAW_USER_ID),
+        "no item": _blank(frame, RAW_ITEM_ID),
+        "a rating that is no number": rating.is_null() | ~rating.is_finite(),
+        f"a rating outside {low:g} to {high:g}": (rating < low) | (rating > high),
+        "a time that is missing or before 1970": when.is_null() | (when < 0) | (when > 1e15),
+    }
+    for kind, wrong in kinds.items():
+        bad = frame.filter(wrong)
+        if len(bad):
+            border.refuse(kind, bad[LINE])
+            frame = frame.filter(~wrong)
+    if clock:
+        border.note("a time before 1995", frame.filter(when < _YEAR_1995)[LINE])
+        border.note("a time in the future", frame.filter(when > time.time() + 86_400)[LINE])
+    return frame.select(RAW_USER_ID, RAW_ITEM_ID, rating.cast(pl.Float32), when.cast(pl.Int64))
+
+
+def _blank(frame: pl.DataFrame, name: str) -> pl.Expr:
+    missing = pl.col(name).is_null()
+    return missing | (pl.col(name).str.strip_chars() == "") if frame[name].dtype == pl.String else missing
+
+
+_TAG = re.compile(r"<(script|style)\b.*?(</\1>|$)|</?[A-Za-z][^<>]*>?|<!--.*?(-->|$)", re.DOTALL | re.IGNORECASE)
+_MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf]")
+
+
+def plain(text: str) -> str:
+    """A text without markup, entities and double spaces, and with UTF-8 that was read as latin-1 read again."""
+    if "&" in text:
+        text = html.unescape(html.unescape(text))  # "&amp;amp;" is common
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    while _MOJIBAKE.search(text):  # some went wrong twice
+        try:
+            text = text.encode("latin-1").decode("utf-8")
+        except UnicodeError:
+            break  # it only looked so
+    return " ".join(text.split())

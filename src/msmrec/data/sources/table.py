@@ -1,0 +1,183 @@
+"""A dataset of one's own: a CSV or Parquet file of interactions, and at will one of items and one of users."""
+
+import csv
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, cast
+
+import polars as pl
+
+from msmrec.artifacts import InputError, file_digest, fingerprint
+from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
+from msmrec.data.interactions import RawData
+from msmrec.data.prepare import Source
+from msmrec.data.sources.border import LINE, Border, interactions
+
+FORMAT = 1  # raise when the same files come to be read otherwise
+
+
+class Table(Source):
+    """Interactions in a table.
+
+    A path is looked for under the data root, then here; .csv and .csv.gz (with a header) or .parquet. Ids are read as
+    text. Times are seconds or milliseconds since 1970, or dates. Other columns of items and users are kept under their
+    names: words and lists of words become fields of click models, and documents about the items.
+
+    Args:
+        interactions: the file.
+        user, item: its columns of ids; items and users have the same ones.
+        rating: its column of ratings; null where there is none: each counts 1.
+        timestamp: its column of times; null where there is none: file order stands in for time.
+        items: the file of items.
+        title, year, genres: its columns, where it has them.
+        users: the file of users.
+        separator: of the columns of CSV files.
+        list_separator: of the entries of `genres` in CSV files.
+        scale: least and greatest rating; others are left out.
+        dataset: its name in folders and tables; by default the file's.
+        max_bad_share: share of a file's rows that may be unreadable; they are left out and counted.
+    """
+
+    def __init__(
+        self,
+        interactions: str,
+        user: str = "user_id",
+        item: str = "item_id",
+        rating: str | None = "rating",
+        timestamp: str | None = "timestamp",
+        items: str | None = None,
+        title: str = "title",
+        year: str = "year",
+        genres: str = "genres",
+        users: str | None = None,
+        separator: str = ",",
+        list_separator: str = "|",
+        scale: tuple[float, float] | None = None,
+        dataset: str | None = None,
+        max_bad_share: float = 0.01,
+    ) -> None:
+        self.interactions, self.items, self.users = interactions, items, users
+        self.columns = {user: RAW_USER_ID, item: RAW_ITEM_ID}
+        self.values = {column: name for column, name in ((rating, RATING), (timestamp, TIMESTAMP)) if column}
+        self.described = {title: TITLE, year: YEAR, genres: GENRES}
+        self.separator, self.list_separator = separator, list_separator
+        self.scale, self.dataset, self.max_bad_share = scale, dataset, max_bad_share
+
+    @property
+    def name(self) -> str:
+        """`dataset`, or the stem of the file of interactions."""
+        return self.dataset or Path(self.interactions).name.split(".")[0]
+
+    def _find(self, name: str, root: Path) -> Path:
+        for path in (root / name, Path(name)):
+            if path.is_file():
+                return path
+        raise InputError(f"{name}: neither in the data root {root} nor here; mend the path in data.source")
+
+    def fingerprint(self, root: Path) -> str:
+        """Depends on the content of the files and on what the columns mean."""
+        digests = [file_digest(self._find(n, root)) if n else None for n in (self.interactions, self.items, self.users)]
+        meanings = [self.columns, self.values, self.described, self.separator, self.list_separator, self.scale]
+        return fingerprint(FORMAT, *digests, *meanings)
+
+    def read(self, root: Path) -> RawData:
+        """Reads the files.
+
+        Raises:
+            InputError: a file or a column is missing, or too many rows cannot be read.
+        """
+        border = Border(self._find(self.interactions, root), self.max_bad_share)
+        frame = self._read(border, {**self.columns, **self.values})
+        rows = len(frame)
+        clock = TIMESTAMP in frame.columns
+        if RATING not in frame.columns:
+            frame = frame.with_columns(pl.lit(1.0).alias(RATING))
+        if not clock:
+            frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIMESTAMP))
+        kept = interactions(frame.with_columns(_seconds(frame[TIMESTAMP])), border, self.scale, clock)
+        border.close(rows + border.refused.get(_TOO_MANY, 0))
+        return RawData(
+            kept, self._items(root), self._side(self.users, RAW_USER_ID, root), str(border.path), border.refused
+        )
+
+    def _items(self, root: Path) -> pl.DataFrame:
+        frame = self._side(self.items, RAW_ITEM_ID, root)
+        frame = frame.rename({old: new for old, new in self.described.items() if old in frame.columns})
+        if YEAR in frame.columns:
+            frame = frame.with_columns(pl.col(YEAR).cast(pl.Float64, strict=False).cast(pl.Int32, strict=False))
+        if GENRES in frame.columns and frame[GENRES].dtype == pl.String:
+            entries = pl.col(GENRES).fill_null("").str.split(self.list_separator)
+            frame = frame.with_columns(entries.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls()))
+        return frame
+
+    def _side(self, name: str | None, id_column: str, root: Path) -> pl.DataFrame:
+        """Items or users; without a file, none."""
+        if name is None:
+            return pl.DataFrame(schema={id_column: pl.String})
+        border = Border(self._find(name, root), self.max_bad_share)
+        frame = self._read(border, {old: new for old, new in self.columns.items() if new == id_column})
+        border.refuse(f"no {id_column.removeprefix('raw_')}", frame.filter(pl.col(id_column).is_null())[LINE])
+        border.close(len(frame) + border.refused.get(_TOO_MANY, 0))
+        numbers = frame.drop(LINE).filter(pl.col(id_column).is_not_null())
+        if border.path.suffix != ".parquet":  # as text so far
+            numbers = numbers.with_columns(_typed(c) for c in numbers.drop(id_column).iter_columns())
+        return numbers
+
+    def _read(self, border: Border, names: dict[str, str]) -> pl.DataFrame:
+        """A file with its columns renamed, ids as text, and `line`."""
+        if border.path.suffix == ".parquet":
+            frame = pl.read_parquet(border.path).with_row_index(LINE, 1)
+        else:
+            frame = _read_csv(border, self.separator)
+        if missing := [name for name in names if name not in frame.columns]:
+            there = ", ".join(name for name in frame.columns if name != LINE)
+            raise InputError(f"{border.path}: no column {missing[0]} (there are: {there}); mend data.source")
+        ids = [pl.col(new).cast(pl.String) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID)]
+        return frame.rename(names).with_columns(ids)
+
+
+_TOO_MANY = "too many fields"
+
+
+def _read_csv(border: Border, separator: str) -> pl.DataFrame:
+    """All columns as text, null where empty; lines with too many fields are refused."""
+    options = {"separator": separator, "infer_schema": False}
+    try:
+        frame = pl.read_csv(border.path, **options)  # type: ignore[arg-type]
+        return frame.with_row_index(LINE, 2)
+    except pl.exceptions.NoDataError:
+        raise InputError(f"{border.path}: empty; put a header and rows there") from None
+    except (pl.exceptions.PolarsError, UnicodeDecodeError):
+        pass  # some line has too many fields, or is no UTF-8: slower, but line by line
+    opener = gzip.open if border.path.suffix == ".gz" else open
+    with cast(IO[str], opener(border.path, "rt", encoding="utf-8", errors="replace", newline="")) as file:
+        reader = csv.reader(file, delimiter=separator)
+        header = next(reader)
+        rows: list[Sequence[str | int | None]] = []
+        for row in reader:
+            if len(row) > len(header):
+                border.refuse(_TOO_MANY, [reader.line_num])
+            elif row:
+                rows.append([*(value or None for value in row), *[None] * (len(header) - len(row)), reader.line_num])
+    return pl.DataFrame(rows, schema={**{name: pl.String() for name in header}, LINE: pl.Int64()}, orient="row")
+
+
+def _seconds(times: pl.Series) -> pl.Series:
+    """Dates, or texts of dates, as seconds since 1970; numbers as they are."""
+    if times.dtype == pl.String:
+        numbers = times.cast(pl.Float64, strict=False)
+        if numbers.null_count() == times.null_count():
+            return numbers
+        try:
+            dates = times.str.to_datetime(strict=False, time_zone="UTC")
+        except pl.exceptions.PolarsError:  # in no form that can be guessed
+            return numbers
+        return numbers.to_frame("n").select(pl.coalesce("n", dates.dt.epoch("s")).alias(times.name))[times.name]
+    return times.cast(pl.Datetime("ms")).dt.epoch("s") if times.dtype.is_temporal() else times
+
+
+def _typed(column: pl.Series) -> pl.Series:
+    """Text as whole numbers where all of it is, so that it can be a field; other numbers stay text."""
+    numbers = column.cast(pl.Int64, strict=False)
+    return numbers if numbers.null_count() == column.null_count() else column

@@ -1,0 +1,65 @@
+"""A table of one's own: CSV and Parquet, column names, dates, dirt."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from msmrec.artifacts import InputError
+from msmrec.data.interactions import encode
+from msmrec.data.sources.table import Table
+
+CSV = "who,what,stars,when\n01,a,4,2001-09-09\n01,b,3.5,2001-09-10\n2,a,1,2001-09-09 00:00:10\n"
+NAMES = {"user": "who", "item": "what", "rating": "stars", "timestamp": "when"}
+DAY = 999_993_600
+
+
+def test_csv_with_items_and_users(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text(CSV)
+    (tmp_path / "things.csv").write_text('what,name,kind,pages,maker\na,"A, the first",x|y,12,Ann\nb,B,,,"Bob, Co"\n')
+    pl.DataFrame({"who": ["01", "2"], "town": ["Rome", None]}).write_parquet(tmp_path / "people.parquet")
+    source = Table("shop.csv", items="things.csv", users="people.parquet", title="name", genres="kind", **NAMES)
+    assert source.name == "shop"
+    raw = source.read(tmp_path)
+    expected = [("01", "a", 4.0, DAY), ("01", "b", 3.5, DAY + 86_400), ("2", "a", 1.0, DAY + 10)]
+    assert raw.interactions.rows() == expected
+    items = encode(raw).items
+    assert items["title"].to_list() == ["A, the first", "B"] and items["genres"].to_list() == [["x", "y"], []]
+    assert items["pages"].to_list() == [12, None] and items["maker"].to_list() == ["Ann", "Bob, Co"]
+    assert encode(raw).users["town"].to_list() == ["Rome", None]
+
+
+def test_parquet_without_ratings_or_times(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": [7, 7, 8], "item_id": [1, 2, 1]}).write_parquet(tmp_path / "t.parquet")
+    raw = Table("t.parquet", rating=None, timestamp=None).read(tmp_path)
+    assert raw.interactions.rows() == [("7", "1", 1.0, 0), ("7", "2", 1.0, 1), ("8", "1", 1.0, 2)]
+
+
+@pytest.mark.parametrize("times", [[10**9, 10**9 + 1], [10**12, 10**12 + 1000]])
+def test_seconds_and_milliseconds(tmp_path: Path, times: list[int]) -> None:
+    frame = pl.DataFrame({"user_id": [7, 8], "item_id": [1, 1], "rating": [1, 2], "timestamp": times})
+    frame.write_parquet(tmp_path / "t.parquet")
+    frame.write_csv(tmp_path / "t.csv")
+    for name in ("t.parquet", "t.csv"):
+        assert Table(name).read(tmp_path).interactions["timestamp"].to_list() == [10**9, 10**9 + 1]
+
+
+def test_wrong_separators_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text(CSV + "3,a,1,2001-09-09,9\n3;b;1\n3,b,x,2001-09-09\n3,c,2,soon\n")
+    raw = Table("t.csv", max_bad_share=0.6, **NAMES).read(tmp_path)
+    assert len(raw.interactions) == 3 and sum(raw.refused.values()) == 4
+    told = capsys.readouterr().out
+    assert "of 7 rows left out 1 with too many fields (line 5), 1 with no item (line 6)" in told
+    with pytest.raises(InputError, match=r"4 of 7 rows cannot be read, more than max_bad_share 0\.01"):
+        Table("t.csv", **NAMES).read(tmp_path)
+
+
+def test_a_missing_column_or_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(CSV)
+    with pytest.raises(InputError, match=r"no column user_id \(there are: who, what, stars, when\)"):
+        Table("t.csv").read(tmp_path)
+    with pytest.raises(InputError, match=r"nowhere\.csv: neither in the data root"):
+        Table("nowhere.csv").read(tmp_path)
+    (tmp_path / "t.csv").write_text("")
+    with pytest.raises(InputError, match=r"t\.csv: empty"):
+        Table("t.csv").read(tmp_path)
