@@ -14,6 +14,8 @@ ORDER = [
     "llm",
     "text",
     "media",
+    "linear_fusion",
+    "learned_fusion",
     "fusion",
     "models",
     "retrieval",

@@ -53,6 +53,22 @@ class TextEncoder(ABC):
         """Encode ``texts`` to (n, D) float32, row i for text i; ``progress`` shows a bar."""
 
 
+def device_and_precision(device: str, precision: Precision) -> tuple[str, str]:
+    """What "auto" stands for on this machine (see ``TransformersEncoder``)."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision != "auto":
+        return device, precision
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot say
+        fast = bool(capabilities.get("amx_bf16", False))
+    return device, "bfloat16" if fast else "float32"
+
+
 class TransformersEncoder(TextEncoder):
     """Mean or last-token pooling over the last hidden states of a transformers model.
 
@@ -107,17 +123,7 @@ class TransformersEncoder(TextEncoder):
 
     @cached_property
     def _device_and_precision(self) -> tuple[str, str]:
-        import torch
-
-        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        if self.precision != "auto":
-            return device, self.precision
-        if device.startswith("cuda"):
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot say
-            fast = bool(capabilities.get("amx_bf16", False))
-        return device, "bfloat16" if fast else "float32"
+        return device_and_precision(self.device, self.precision)
 
     @cached_property
     def fingerprint(self) -> str:

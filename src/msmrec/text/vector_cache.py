@@ -1,4 +1,4 @@
-"""The row cache of text vectors: each different text is encoded once, by content, and kept on disk.
+"""The row cache of vectors: each different text (or file, see media/) is encoded once, by content, and kept on disk.
 
 vectors = encode_cached(encoder, texts, Path("cache/text"))  # the second call encodes nothing
 """
@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,55 +51,97 @@ def encode_cached(
         TypeError: when an entry is not a string.
         InputError: when a vector is not finite; nothing of that chunk is kept.
     """
-    from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
-
-    rows: dict[bytes, list[int]] = {}  # sha256 of a text -> the rows that hold it
+    keys: list[bytes] = []  # sha256 of each text that is not blank
+    filled: list[int] = []  # and its row
     for i, text in enumerate(texts):
         if not isinstance(text, str) or isinstance(texts, str):
             raise TypeError(
                 f"texts[{i}] is a {type(text).__name__} of a {type(texts).__name__}: give a list of strings"
             )
         if text.strip():
-            rows.setdefault(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), []).append(i)
-    if not rows:
+            keys.append(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+            filled.append(i)
+    if not keys:
         return np.zeros((len(texts), encoder.dim), np.float32)
+
+    def encode(positions: list[int]) -> NDArray[np.float32]:
+        block = encoder.encode([texts[filled[k]] for k in positions], progress=False)
+        if not (finite := np.isfinite(block).all(1)).all():
+            raise InputError(
+                f"{type(encoder).__name__} gave a vector that is not finite for "
+                f"{texts[filled[positions[int(finite.argmin())]]][:40]!r}: "
+                "try precision float32, or check the model's weights"
+            )
+        return block
+
     scope = encoder.fingerprint
     if encoder.fits_corpus:
-        scope += hashlib.sha256(b"".join(sorted(rows))).hexdigest()
-    folder = cache_dir / f"{type(encoder).__name__}-{hashlib.sha256(scope.encode()).hexdigest()[:16]}"
+        scope += hashlib.sha256(b"".join(sorted(set(keys)))).hexdigest()
+    name = type(encoder).__name__
+    folder = cache_dir / f"{name}-{hashlib.sha256(scope.encode()).hexdigest()[:16]}"
+    rows = cached_rows(keys, encode, folder, name, "text", at_once=encoder.fits_corpus, progress=progress)
+    vectors = np.zeros((len(texts), rows.shape[1]), np.float32)
+    vectors[filled] = rows
+    return vectors
 
+
+def cached_rows(
+    keys: Sequence[bytes],
+    compute: Callable[[list[int]], NDArray[np.float32]],
+    folder: Path,
+    name: str,
+    unit: str,
+    at_once: bool = False,
+    progress: bool = True,
+) -> NDArray[np.float32]:
+    """Rows by the hash of what they are made of: each different one is made once and kept on disk.
+
+    Args:
+        keys: n sha256 digests, at least one.
+        compute: positions in `keys` to (m, D) rows, one for each; a row with NaN is one that cannot be made, which is
+            returned like the others but not kept.
+        folder: the cache of these rows; everything else that they depend on belongs into its name.
+        name: who makes them, for the log.
+        unit: of what, for the log and the bar.
+        at_once: make all rows in one call, and all of them again when one is missing.
+        progress: show a bar over the rows that are made.
+
+    Returns:
+        (n, D) float32.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+    rows: dict[bytes, list[int]] = {}
+    for i, key in enumerate(keys):
+        rows.setdefault(key, []).append(i)
     vectors: NDArray[np.float32] | None = None
     missing = set(rows)
-    for keys, block in _stored(folder, missing):
+    for found, block in _stored(folder, missing):
         if vectors is None:
-            vectors = np.zeros((len(texts), block.shape[1]), np.float32)
-        for key, vector in zip(keys, block, strict=True):
+            vectors = np.zeros((len(keys), block.shape[1]), np.float32)
+        for key, vector in zip(found, block, strict=True):
             if key in missing:
                 vectors[rows[key]] = vector
                 missing.remove(key)
 
-    # by hash, that is in random order: chunks are alike, and a corpus gives the same result in any order
-    todo = sorted(rows if encoder.fits_corpus and missing else missing)
-    step = len(todo) if encoder.fits_corpus else CHUNK_ROWS
-    with tqdm(total=len(todo), desc="encode texts", unit="text", disable=not (progress and todo)) as bar:
+    # by hash, that is in random order: chunks are alike, and the same set gives the same result in any order
+    todo = sorted(rows if at_once and missing else missing)
+    step = len(todo) if at_once else CHUNK_ROWS
+    with tqdm(total=len(todo), desc=f"encode {unit}s", unit=unit, disable=not (progress and todo)) as bar:
         for start in range(0, len(todo), max(step, 1)):
-            keys = todo[start : start + step]
-            block = encoder.encode([texts[rows[key][0]] for key in keys], progress=False)
-            if not (finite := np.isfinite(block).all(1)).all():
-                text = texts[rows[keys[int(finite.argmin())]][0]]
-                raise InputError(
-                    f"{type(encoder).__name__} gave a vector that is not finite for {text[:40]!r}: "
-                    "try precision float32, or check the model's weights"
-                )
-            _write(folder, keys, block)
-            _merge(folder)
+            chunk = todo[start : start + step]
+            block = compute([rows[key][0] for key in chunk])
+            made = np.asarray(np.isfinite(block).all(1))
+            if made.any():
+                _write(folder, [key for key, kept in zip(chunk, made, strict=True) if kept], block[made])
+                _merge(folder)
             if vectors is None:
-                vectors = np.zeros((len(texts), block.shape[1]), np.float32)
-            for key, vector in zip(keys, block, strict=True):
+                vectors = np.zeros((len(keys), block.shape[1]), np.float32)
+            for key, vector in zip(chunk, block, strict=True):
                 vectors[rows[key]] = vector
-            bar.update(len(keys))
-    log.info("%s: %d texts encoded, %d reused", type(encoder).__name__, len(todo), len(rows) - len(todo))
-    assert vectors is not None  # rows is not empty, so a chunk was read or written
+            bar.update(len(chunk))
+    log.info("%s: %d %ss encoded, %d reused", name, len(todo), unit, len(rows) - len(todo))
+    assert vectors is not None  # there are keys, so a chunk was read or made
     return vectors
 
 
@@ -124,7 +166,7 @@ def _stored(folder: Path, wanted: set[bytes]) -> Iterator[tuple[list[bytes], NDA
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                log.warning("text cache: %s cannot be read (%s); its rows are encoded again", path, error)
+                log.warning("vector cache: %s cannot be read (%s); its rows are encoded again", path, error)
                 path.unlink(missing_ok=True)
                 continue
             if keys:
