@@ -174,7 +174,7 @@ def test_warnings(tmp_path: Path) -> None:
     assert "seed=0 is given twice" in given
     assert re.search(r"copy/seed=0 is left out: .*a/seed=0 has the same config and seed but other results", copy)
     assert "does not record model.init_args.dropout" in old
-    assert "abc (3 runs), def (1 runs)" in commits and "a_model 3, b 1" in seeds
+    assert "abc (3), def (1)" in commits and "a_model 3, b 1" in seeds
     assert cut_a == "cut short: a/seed=1 (trainer.max_epochs 5 instead of 20)"
     assert cut_b == "cut short: b/seed=0 (trainer.limit_train_batches 2)"
     assert [row.seeds for row in table.rows] == [3, 1]
