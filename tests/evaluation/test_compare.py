@@ -17,6 +17,8 @@ from msmrec.artifacts import InputError
 from msmrec.evaluation.compare import Comparison, compare
 from msmrec.evaluation.comparison_plot import plot
 from msmrec.evaluation.comparison_table import escape_latex, render
+from msmrec.evaluation.run_folders import find_runs
+from msmrec.evaluation.user_results import UserResults
 
 PROTOCOL = {"split": "leave_one_out", "min_user_count": 5, "candidates": "all items"}
 
@@ -155,6 +157,12 @@ def test_a_run_that_is_not_finished_is_a_gap(tmp_path: Path, capsys: pytest.Capt
     assert "`a/seed=1`" in capsys.readouterr().out
 
 
+def test_runs_are_found_in_order_and_a_loggers_files_are_none(tmp_path: Path) -> None:
+    for name in ("b/seed=10", "b/seed=2", "a", ".hidden"):
+        write_config(write_run(tmp_path / name, [1, 0]) / "wandb" / "files")
+    assert [run.name for run in find_runs([tmp_path])] == ["a", "b/seed=2", "b/seed=10"]
+
+
 def test_warnings(tmp_path: Path) -> None:
     write_run(tmp_path / "a" / "seed=0", [1, 0])
     write_run(tmp_path / "a" / "seed=1", [1, 0], record={"git_commit": "def"}, trainer__max_epochs=5)
@@ -166,7 +174,7 @@ def test_warnings(tmp_path: Path) -> None:
     assert "seed=0 is given twice" in given
     assert re.search(r"copy/seed=0 is left out: .*a/seed=0 has the same config and seed but other results", copy)
     assert "does not record model.init_args.dropout" in old
-    assert "abc (3 runs), def (1 runs)" in commits and "a_model 3, b 1" in seeds
+    assert "abc (3), def (1)" in commits and "a_model 3, b 1" in seeds
     assert cut_a == "cut short: a/seed=1 (trainer.max_epochs 5 instead of 20)"
     assert cut_b == "cut short: b/seed=0 (trainer.limit_train_batches 2)"
     assert [row.seeds for row in table.rows] == [3, 1]
@@ -230,6 +238,12 @@ def test_click_models_are_resampled_from_their_predictions(tmp_path: Path) -> No
         samples.write_parquet(run / "predictions.parquet")
         one = samples.group_by("user_id").agg(samples=pl.len().cast(pl.Int64), clicks=pl.col("label").sum(), auc=0.5)
         one.write_parquet(run / "per_user.parquet")
+    results = UserResults(find_runs([tmp_path / "good"])[0])
+    (loss_sums, sizes), pairs = results.sums("log_loss"), results.pairs()
+    for place, mine in ((7, user == 10), (0, user == 3)):  # each sample is its user's
+        assert sizes[place] == 20 and loss_sums[place] / 20 == pytest.approx(log_loss(label[mine], prob[mine]))
+        own = pairs[place, place] / (label[mine].sum() * (1 - label[mine]).sum())
+        assert own == pytest.approx(roc_auc_score(label[mine], prob[mine]))
     table = small(tmp_path, baseline="bad")
     assert table.metrics == ["auc", "log_loss", "ece"]
     auc, loss, ece = table.rows[1].cells

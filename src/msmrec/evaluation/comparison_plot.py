@@ -26,7 +26,7 @@ def plot(table: Comparison, path: Path, x: str | None = None) -> None:
     if not any(cell for row in table.rows for cell in row.cells):
         raise InputError(f"--plot {path}: no finished run to draw")
     rows = [row for row in table.rows if not row.gap]
-    height = 3.2 if x else 1.1 + 0.32 * len(rows)
+    height = 3.4 if x else 1.2 + 0.36 * len(rows)
     figure = Figure(figsize=(1.6 * (not x) + 3.4 * len(table.metrics), height), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(table.metrics), squeeze=False, sharey=not x)[0]
@@ -39,7 +39,7 @@ def plot(table: Comparison, path: Path, x: str | None = None) -> None:
         if x:
             axes.set_xlabel(x.removeprefix("model.init_args."), fontsize=9)
     if x and len({row.line for row in rows}) > 1:
-        panels[0].legend(fontsize=8, frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=150)
 
@@ -78,4 +78,5 @@ def _lines(axes: Any, cells: list[tuple[Row, Cell]], rows: list[Row]) -> None:
         points = [(row.x, cell) for row, cell in cells if row.line == line]
         means = [cell.mean for _, cell in points]
         errors = _errors([cell for _, cell in points])
-        axes.errorbar([x for x, _ in points], means, yerr=errors, marker="o", markersize=4, capsize=3, label=line)
+        at = [x for x, _ in points]
+        axes.errorbar(at, means, errors, marker="o", markersize=4, capsize=3, elinewidth=1, alpha=0.75, label=line)

@@ -201,7 +201,7 @@ def doubts(groups: Sequence[Group], configs: Path | None = None, x: str | None =
     for run in runs:
         commits[run.record.get("git_commit") or "unknown"] += 1
     if len(commits) > 1:
-        found.append(f"runs of different git commits: {', '.join(f'{c} ({n} runs)' for c, n in commits.items())}")
+        found.append(f"runs of different git commits (how many): {', '.join(f'{c} ({n})' for c, n in commits.items())}")
     seeds = {group.name: len(group.runs) for group in groups}
     if len(set(seeds.values())) > 1:
         found.append(f"different numbers of seeds: {', '.join(f'{name} {n}' for name, n in seeds.items())}")
