@@ -72,8 +72,9 @@ def test_metadata_of_2014_and_2018_and_2023(tmp_path: Path) -> None:
     metadata = [
         repr({"asin": "I1", "title": "It's a &amp;quot;Bear&amp;quot;",
               "categories": [["Toys", "Bears"], ["Toys", "Soft"]]}),
-        json.dumps({"asin": "I2", "title": "var aPageStart = (new Date()).getTime();", 
-                    "category": ["Toys", "</span>", "Cars"], "description": ["<p>Fast.</p>", ""], "feature": ["Red", "Four wheels, one key"], "brand": ""}),
+        json.dumps({"asin": "I2", "title": "var aPageStart = (new Date()).getTime();",
+                    "category": ["Toys", "</span>", "Cars"], "description": ["<p>Fast.</p>", ""],
+                    "feature": ["Red", "Four wheels, one key"], "brand": ""}),
         json.dumps({"parent_asin": "I3", "asin": "v", "title": "Kite (1999)", "categories": [], "features": [],
                     "description": [], "store": "Wind Co", "average_rating": 4.9, "rating_number": 7}),
         json.dumps({"asin": "I4", "title": None, "actors": "[Ann B, Bob C]", "directors": ["Di R"],
