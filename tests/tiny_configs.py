@@ -47,6 +47,9 @@ def tiny_config(name: str, folder: Path, text: dict[str, Any], **changes: Any) -
         config["model"]["init_args"].setdefault("prompt", {})
     config["needs"] = [str(tiny_config(need, folder, text)) for need in config.get("needs", [])]
     _shrink(config, text)
+    protocol = config["data"].get("protocol", {})
+    for count in {"min_user_count", "min_item_count"} & protocol.keys():
+        protocol[count] = min(protocol[count], 5)  # a filter of 10 and more leaves nothing of the tiny world
     config["trainer"]["max_epochs"] = 2
     for key, value in changes.items():
         part, *path = [config, *key.split(".")]
