@@ -41,6 +41,8 @@ from msmrec.data.sources.table import Table  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.llm.local import LocalModel  # noqa: F401
 from msmrec.llm.server import OpenAIServer  # noqa: F401
+from msmrec.media.genres import GenreFeatures  # noqa: F401
+from msmrec.media.text import TextFeatures  # noqa: F401
 from msmrec.models.base import Module
 from msmrec.models.din import DIN  # noqa: F401
 from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401
@@ -50,6 +52,7 @@ from msmrec.models.msmrec import MSMRec  # noqa: F401
 from msmrec.models.popularity import Popularity  # noqa: F401
 from msmrec.models.projector import Projector  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
+from msmrec.recommend.two_stage import TwoStage  # noqa: F401
 from msmrec.retrieval.callback import RetrievalCallback  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
 from msmrec.text.extractive import Extractive  # noqa: F401
