@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -17,6 +17,7 @@ from tests.slurm_cluster import cluster
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
 from msmrec.cli import CONFIGS, build, evaluate
+from msmrec.evaluation.slices import compare_slices
 
 ROOT = Path(__file__).parents[1]
 ABLATIONS = [line for line in (ROOT / "slurm" / "ablations.txt").read_text().splitlines() if line[:1] not in ("", "#")]
@@ -181,42 +182,53 @@ def logs_of(folder: Path) -> str:
     return "\n".join(f"{path.name}:\n{path.read_text()[-1500:]}" for path in sorted(folder.glob("*.log")))
 
 
-def test_one_task_of_an_array_fails_and_the_others_stand(
-    slurm: Slurm, tiny_root: Path, cache: Path, tmp_path: Path
-) -> None:
-    args = [*tiny_args(tiny_root, cache), "--trainer.max_epochs=2"]
-    lines = [
-        "low sasrec_ml100k.yaml --model.init_args.dropout=0.1",
-        "odd sasrec_ml100k.yaml --model.init_args.dropot=0",
-    ]
-    job = slurm.array(tmp_path, lines, *args, SEEDS="0 1")
-    assert slurm.end(job) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"], logs_of(tmp_path)
-    runs = [tmp_path / "runs" / name / f"seed={seed}" for name in ("low", "odd") for seed in (0, 1)]
-    assert [(run / "metrics.json").exists() for run in runs] == [True, True, False, False]
-    assert [metrics(run)["seed"] for run in runs[:2]] == [0, 1]
-    assert metrics(runs[0])["test"] != metrics(runs[1])["test"]
-    assert "dropot" in (tmp_path / f"{job}_2.log").read_text()
-    table = [sys.executable, "-m", "msmrec", "slices", *map(str, runs[:2])]
-    said = subprocess.check_output(table, env=ENVIRONMENT, text=True)
-    assert all(str(run.relative_to(tmp_path / "runs")) in said or run.name in said for run in runs[:2])
+class Array(NamedTuple):
+    """An array of four tasks that has ended."""
+
+    states: dict[str, str]
+    runs: dict[str, Path]
+    logs: dict[str, str]
 
 
-def test_a_requeued_task_goes_on_and_ends_as_if_nothing_had_happened(
-    slurm: Slurm, tiny_root: Path, cache: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def array(slurm: Slurm, tiny_root: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Array:
+    """The second task's line is wrong; the last, which bears the number of the whole array, is requeued in the middle.
+
+    Where all goes well, `whole` and `cut` are the same training.
+    """
+    folder = tmp_path_factory.mktemp("array")
+    lines = {"low": "--model.init_args.dropout=0.1", "odd": "--model.init_args.dropot=0.1", "whole": "", "cut": ""}
     args = [a for a in tiny_args(tiny_root, cache) if a != "--trainer.logger=false"]
-    epochs = ["--trainer.max_epochs=60", "--trainer.check_val_every_n_epoch=20"]
-    job = slurm.array(tmp_path, ["whole sasrec_ml100k.yaml", "cut sasrec_ml100k.yaml"], *args, *epochs)
-    whole, cut = (tmp_path / "runs" / name / "seed=0" for name in ("whole", "cut"))
-    until((cut / "checkpoints" / "last.ckpt").exists)
-    slurm.requeue(f"{job}_1")
-    assert not (cut / "metrics.json").exists(), "it had ended before the signal came"
-    assert slurm.end(job) == ["COMPLETED"] * 2, logs_of(tmp_path)
-    log = (tmp_path / f"{job}_1.log").read_text()
-    assert f"resuming {cut}/checkpoints/last.ckpt" in log and "DUE TO JOB REQUEUE" in log
+    args += ["--trainer.max_epochs=60", "--trainer.check_val_every_n_epoch=20"]
+    job = slurm.array(folder, [f"{name} sasrec_ml100k.yaml {more}" for name, more in lines.items()], *args, SEEDS="3")
+    runs = {name: folder / "runs" / name / "seed=3" for name in lines}
+    until((runs["cut"] / "checkpoints" / "last.ckpt").exists)
+    slurm.requeue(f"{job}_3")
+    assert not (runs["cut"] / "metrics.json").exists(), "it had ended before the signal came"
+    states = dict(zip(lines, slurm.end(job), strict=True))
+    return Array(states, runs, {name: (folder / f"{job}_{i}.log").read_text() for i, name in enumerate(lines)})
+
+
+def test_one_task_of_an_array_fails_and_the_others_stand(array: Array) -> None:
+    completed = {name: state == "COMPLETED" for name, state in array.states.items()}
+    assert completed == {"low": True, "odd": False, "whole": True, "cut": True}, array.logs
+    assert {name: (run / "metrics.json").exists() for name, run in array.runs.items()} == completed
+    assert "dropot" in array.logs["odd"]
+    low, whole = array.runs["low"], array.runs["whole"]
+    assert metrics(low)["test"] != metrics(whole)["test"] and metrics(low)["seed"] == 3
+    # the runs that stand are read as any others
+    assert f"{metrics(low)['test']['hit_rate@10']:.4f}" in compare_slices([low])
+
+
+def test_a_requeued_task_goes_on_and_ends_as_if_nothing_had_happened(array: Array) -> None:
+    whole, cut = array.runs["whole"], array.runs["cut"]
+    assert f"resuming {cut}/checkpoints/last.ckpt" in array.logs["cut"] and "JOB REQUEUE" in array.logs["cut"]
+    for name in ("low", "odd", "whole"):  # this task alone
+        assert "resuming" not in array.logs[name] and "REQUEUE" not in array.logs[name]
     for part in ("val", "test"):
         assert metrics(whole)[part] == metrics(cut)[part]
     assert metrics(cut)["train"]["epochs"] == 60
+    assert not list(cut.glob("hpc_ckpt*"))  # Lightning's own requeueing, in the middle of an epoch, is off
     parts = [path.name.rsplit("-", 1)[1] for path in cut.glob("wandb/offline-run-*")]
     assert len(parts) == 2 and len(set(parts)) == 1  # one W&B run, in two parts
     assert parts[0] not in {path.name.rsplit("-", 1)[1] for path in whole.glob("wandb/offline-run-*")}
@@ -238,6 +250,7 @@ def test_what_two_tasks_need_is_built_once_though_its_builder_is_killed(
     slurm.requeue(f"{job}_{builder}")
     assert slurm.end(job) == ["COMPLETED"] * 2, logs_of(tmp_path)
     assert f"resuming {upstream}" in logs[1 - builder].read_text()  # who had waited took over
+    assert "REQUEUE" not in logs[1 - builder].read_text()
     assert logs[builder].read_text().count("training it first") == 1
     for name in ("one", "two"):
         assert metrics(tmp_path / "runs" / name / "seed=0")["upstream"] == {Path(needed).stem: str(upstream)}
