@@ -7,6 +7,7 @@ Constructors are the schema: `--help` and `--model.help MSMRec` print every fiel
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
@@ -374,6 +375,9 @@ def _resume_from(run: Path, cli: RunCLI) -> str | None:
     if part := _differs(run, yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))):
         raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
     print(f"resuming {last}", file=sys.stderr)
+    with contextlib.suppress(FileNotFoundError):  # the logger would delete what was logged until now
+        logged = run / "csv" / "metrics.csv"
+        logged.rename(logged.with_name(f"metrics-{len(list(logged.parent.glob('metrics-*.csv')))}.csv"))
     return str(last)
 
 
