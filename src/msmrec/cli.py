@@ -42,7 +42,11 @@ from msmrec.data.sources.table import Table  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.llm.local import LocalModel  # noqa: F401
 from msmrec.llm.server import OpenAIServer  # noqa: F401
+from msmrec.media.audio import ItemAudio, MfccStatistics  # noqa: F401
+from msmrec.media.feature_file import FeatureFile  # noqa: F401
 from msmrec.media.genres import GenreFeatures  # noqa: F401
+from msmrec.media.image_networks import ResNet50, TransformersImageEncoder  # noqa: F401
+from msmrec.media.images import ColourAndShape, ItemImages  # noqa: F401
 from msmrec.media.text import TextFeatures  # noqa: F401
 from msmrec.models.base import Module
 from msmrec.models.din import DIN  # noqa: F401
@@ -53,6 +57,8 @@ from msmrec.models.msmrec import MSMRec  # noqa: F401
 from msmrec.models.popularity import Popularity  # noqa: F401
 from msmrec.models.projector import Projector  # noqa: F401
 from msmrec.models.sasrec import SASRec  # noqa: F401
+from msmrec.recommend.feature_rerank import FeatureReranker  # noqa: F401
+from msmrec.recommend.llm_rerank import LLMReranker  # noqa: F401
 from msmrec.recommend.two_stage import TwoStage  # noqa: F401
 from msmrec.retrieval.callback import RetrievalCallback  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
