@@ -27,15 +27,19 @@ class Backwards(Reranker):
     """The candidates from the last to the first."""
 
     fingerprint = "backwards"
+    failed = 0
+    calls = 0
 
     def rerank(
         self, dataset: Dataset, users: np.ndarray, candidates: np.ndarray, scores: np.ndarray, cache: Path
     ) -> Reranked:
+        Backwards.calls += 1
         width = (candidates > 0).sum(1)
         items = np.zeros_like(candidates)
         for row, n in enumerate(width):
             items[row, :n] = candidates[row, :n][::-1]
-        return Reranked(items, Counter({"turned": len(users)}), [{int(row[0]): "it was last"} for row in items])
+        counts = Counter({"turned": len(users), "fell back: server": Backwards.failed})
+        return Reranked(items, +counts, [{int(row[0]): "it was last"} for row in items])
 
 
 @pytest.fixture
@@ -112,6 +116,22 @@ def test_candidates_are_kept_and_made_again_when_what_they_rest_on_changes(
     assert made
     with pytest.raises(InputError, match="holds a run with another model"):
         evaluate([*args, *cache, "--model.init_args.liked=3"])
+
+
+def test_lists_are_kept_unless_some_fell_back(args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = [*args, "--data.cache", str(tmp_path / "cache")]
+    monkeypatch.setattr(Backwards, "failed", 3)
+    monkeypatch.setattr(Backwards, "calls", 0)
+    first = evaluate([*args, "--run_dir", str(tmp_path / "1")])
+    asked = Backwards.calls
+    assert asked and not (tmp_path / "cache" / "lists").exists()
+    monkeypatch.setattr(Backwards, "failed", 0)
+    assert evaluate([*args, "--run_dir", str(tmp_path / "2")]) == first
+    assert Backwards.calls == asked + 1  # asked again, and kept: a run is evaluated twice
+    assert evaluate([*args, "--run_dir", str(tmp_path / "3")]) == first
+    assert Backwards.calls == asked + 1
+    lists = [pl.read_parquet(tmp_path / name / "lists.parquet") for name in "23"]
+    assert lists[0].equals(lists[1]) and lists[0]["reason"].drop_nulls().len() > 50
 
 
 def test_hidden_items_are_found_by_their_vectors(args: list[str]) -> None:

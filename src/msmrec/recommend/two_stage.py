@@ -32,7 +32,7 @@ from msmrec.recommend.list_metrics import list_metrics, targets_of
 from msmrec.recommend.rerank import Reranked, Reranker
 from msmrec.recommend.users import UserKind, user_vectors
 
-FORMAT = 1  # raise when fusion, user vectors or candidates give something else for the same inputs
+FORMAT = 1  # raise when user vectors or candidates give something else for the same inputs
 COLUMNS = {
     "recall@10": "recall@10", "ndcg@10": "NDCG@10", "map@10": "MAP@10", "mrr@10": "MRR@10", "retrieval": "recall@N",
     "coverage@10": "coverage", "novelty@10": "novelty", "diversity@10": "diversity", "tail_fraction@10": "tail",
@@ -162,15 +162,15 @@ class TwoStage(Module):
         self, data: RecDataModule, name: str, variant: Variant, users: np.ndarray, split: int, cold: np.ndarray
     ) -> tuple[Candidates, Candidates, Reranked]:
         """Candidates of `users`, the same among cold items alone, and the list."""
-        digests = [_digest(self._vectors(data, kind)) for kind in variant.features]
+        # The vectors themselves are the key: how they were fused, and by which version of what, is in them.
+        features = self._item_vectors(data, variant)
         key = fingerprint(
-            FORMAT, data.dataset.info["fingerprint"], split, _digest(users), digests, variant.fusion, variant.dim,
-            variant.user, variant.candidates, self.liked, self.recency_rate, data.seed,
+            FORMAT, data.dataset.info["fingerprint"], split, _digest(users), _digest(features), variant.user,
+            variant.candidates, self.liked, self.recency_rate, data.seed,
         )  # fmt: skip
         counts: Counter[str] = Counter()
 
         def build(folder: Path) -> None:
-            features = self._item_vectors(data, variant)
             mine = user_vectors(variant.user, data.dataset, features, self.liked, self.recency_rate, data.seed)
             vectors = mine.vectors
             for kind, (size, within) in {"all": (variant.candidates, None), "cold": (10, cold)}.items():
@@ -187,10 +187,38 @@ class TwoStage(Module):
         counts.update(dict(pl.read_parquet(folder / "counts.parquet").iter_rows()))
         ranked = Reranked(found.items, Counter(), [{}] * len(users))
         if variant.rerank and self.reranker is not None:
-            ranked = self.reranker.rerank(data.dataset, users, found.items, found.scores, data.cache)
+            ranked = self._reranked(data, self.reranker, key, users, found)
             counts.update(ranked.counts)
         self.counts[name] = dict(counts)
         return found, cold_found, ranked
+
+    def _reranked(
+        self, data: RecDataModule, reranker: Reranker, key: str, users: np.ndarray, found: Candidates
+    ) -> Reranked:
+        """The second stage's lists, kept unless some of them fell back on the first stage: those are asked again."""
+        folder = data.cache / "lists" / f"{data.dataset.info['name']}-{fingerprint(key, reranker.fingerprint)}"
+        if folder.is_dir():
+            items = pl.read_parquet(folder / "lists.parquet")[ITEM_ID].to_numpy()
+            counts = Counter(dict(pl.read_parquet(folder / "counts.parquet").iter_rows()))
+            reasons: list[dict[int, str]] = [{} for _ in users]
+            for row, item, reason in pl.read_parquet(folder / "reasons.parquet").iter_rows():
+                reasons[row][item] = reason
+            return Reranked(items, counts, reasons)
+        ranked = reranker.rerank(data.dataset, users, found.items, found.scores, data.cache)
+
+        def write(temporary: Path) -> None:
+            pl.DataFrame({USER_ID: users, ITEM_ID: ranked.items}).write_parquet(temporary / "lists.parquet")
+            pl.DataFrame({"what": list(ranked.counts), "users": list(ranked.counts.values())}).write_parquet(
+                temporary / "counts.parquet"
+            )
+            said = [(row, item, why) for row, whys in enumerate(ranked.reasons) for item, why in whys.items()]
+            pl.DataFrame(said, {"row": pl.Int64, ITEM_ID: pl.Int64, "reason": pl.String}, orient="row").write_parquet(
+                temporary / "reasons.parquet"
+            )
+
+        if not any(what.startswith("fell back") for what in ranked.counts):
+            build_once(folder, write)
+        return ranked
 
     def _vectors(self, data: RecDataModule, kind: str) -> Features:
         if kind not in self._raw:
@@ -254,7 +282,7 @@ def _read(path: Path) -> Candidates:
 
 def _stacked(tables: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """All variants' rows, with a column `variant`; a metric that one of them lacks is null there."""
-    named = [table.insert_column(1, pl.lit(name).alias("variant")) for name, table in tables.items()]
+    named = [t.select(USER_ID, pl.lit(name).alias("variant"), pl.exclude(USER_ID)) for name, t in tables.items()]
     return pl.concat(named, how="diagonal")
 
 
