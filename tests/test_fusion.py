@@ -340,3 +340,13 @@ def test_liked_pairs() -> None:
     drawn = {b for seed in range(50) for a, b in liked_pairs(user, item, seed).tolist() if a == 1}
     assert drawn == {2, 3}
     assert liked_pairs(np.array([1]), np.array([1])).shape == (0, 2)
+
+
+def test_learned_fusions_train_inside_an_evaluation() -> None:
+    generator = np.random.default_rng(0)
+    sides = [Features(generator.normal(size=(21, d)).astype(np.float32), np.arange(21) > 0) for d in (6, 4)]
+    pairs = generator.integers(1, 21, (40, 2))
+    with torch.inference_mode():
+        inside = Fusion("gated", 4, steps=3).fit(sides, np.arange(21) > 0, pairs, 0).transform(sides)
+    outside = Fusion("gated", 4, steps=3).fit(sides, np.arange(21) > 0, pairs, 0).transform(sides)
+    np.testing.assert_array_equal(inside.vectors, outside.vectors)

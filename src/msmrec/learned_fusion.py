@@ -88,6 +88,8 @@ def info_nce(first: Tensor, second: Tensor, items: Tensor, temperature: float = 
     return loss / 2
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_fusion(
     make: Callable[[], FusionNetwork],
     modalities: Sequence[NDArray[np.float32]],
@@ -96,7 +98,7 @@ def train_fusion(
     steps: int,
     seed: int,
 ) -> FusionNetwork:
-    """Trains a new network on pairs of items; the same seed gives the same network.
+    """Trains a new network on pairs of items; the same seed gives the same network. Evaluation loops may call it.
 
     Args:
         make: builds the network.
