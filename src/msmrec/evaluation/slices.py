@@ -87,8 +87,8 @@ def compare_slices(runs: Sequence[Path]) -> str:
         if "variant" not in columns:
             tables.setdefault(record["config"], []).append(slices(run, dataset))
             continue
-        names = pl.read_parquet(run / "per_user.parquet", columns=["variant"])["variant"]
-        for name in names.unique(maintain_order=True):
+        variants = pl.read_parquet(run / "per_user.parquet", columns=["variant"])["variant"]
+        for name in variants.unique(maintain_order=True):
             tables.setdefault(f"{record['config']}: {name}", []).append(slices(run, dataset, name))
     names = list(tables)
     lines = ["| slice | users | " + " | ".join(f"{name} HR@10 / NDCG@10" for name in names) + " |"]
