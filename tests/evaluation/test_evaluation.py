@@ -66,6 +66,15 @@ def test_cold_users_and_cold_targets(tiny: Dataset, tmp_path: Path) -> None:
     assert row["users"] == len(few) and row["hit_rate@10"] == pytest.approx(sum(u % 2 == 0 for u in few) / len(few))
 
 
+def test_variants_of_a_run_are_columns_of_their_own(tiny: Dataset, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", tiny, "a", pl.col("user_id") > 0)
+    users = pl.read_parquet(run / "per_user.parquet").with_columns(variant=pl.lit("good"))
+    nothing = pl.col("hit_rate@10", "ndcg@10") * 0
+    pl.concat([users, users.with_columns(nothing, variant=pl.lit("bad"))]).write_parquet(run / "per_user.parquet")
+    table = compare_slices([run])
+    assert "a: good HR@10 / NDCG@10 | a: bad HR@10" in table and "| all | 120 | 1.0000 / 0.5000 | 0.0000 /" in table
+
+
 def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / str(k), tiny, "a", pl.col("user_id") % 2 == k) for k in range(2)]
     table = compare_slices(runs)

@@ -16,13 +16,13 @@ METRICS = ("hit_rate@10", "ndcg@10")
 COLD = ("cold_recall@10", "cold_ndcg@10")  # of targets without any training rating, among all items
 
 
-def slices(run: Path, dataset: Dataset) -> pl.DataFrame:
+def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFrame:
     """Means of a run's per-user results over slices of the users.
 
     Users are cut by the tier of their (first) test item (head 10%, mid 40%, tail 50% of the items by training ratings,
     cold without any) and into thirds by the length of their training history. "cold user" are the tenth with the
     fewest training ratings, "cold target" the users who have test items without any: of those items alone, recall@10
-    in place of the hit rate.
+    in place of the hit rate. Of a run that compares variants, `variant` says whose results.
 
     Returns:
         slice, users, hit_rate@10, ndcg@10; the slice "all" first.
@@ -31,7 +31,9 @@ def slices(run: Path, dataset: Dataset) -> pl.DataFrame:
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
     target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
     activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).agg(pl.len().alias("activity"))
-    users = pl.read_parquet(run / "per_user.parquet").join(target, on=USER_ID).join(activity, on=USER_ID)
+    users = pl.read_parquet(run / "per_user.parquet")
+    users = users if variant is None else users.filter(pl.col("variant") == variant)
+    users = users.join(target, on=USER_ID).join(activity, on=USER_ID)
     fewest, low, high = (users["activity"].quantile(share) for share in (0.1, 1 / 3, 2 / 3))
     assert fewest is not None and low is not None and high is not None
     third = (
@@ -61,6 +63,8 @@ def slices(run: Path, dataset: Dataset) -> pl.DataFrame:
 def compare_slices(runs: Sequence[Path]) -> str:
     """A Markdown table of `slices` for several runs; runs of one config (seeds) are averaged into one column.
 
+    A run that compares variants has a column for each.
+
     Raises:
         InputError: a run is not finished, or the runs are on different datasets.
     """
@@ -79,7 +83,13 @@ def compare_slices(runs: Sequence[Path]) -> str:
             raise InputError(f"{run} is on another dataset than the runs before it; compare runs on one dataset")
         cache = Path(config["data"]["cache"] or os.environ.get("MSMREC_CACHE", "artifacts"))
         dataset = Dataset(cache / "datasets" / f"{info['name']}-{info['fingerprint']}")
-        tables.setdefault(record["config"], []).append(slices(run, dataset))
+        columns = pl.read_parquet_schema(run / "per_user.parquet")
+        if "variant" not in columns:
+            tables.setdefault(record["config"], []).append(slices(run, dataset))
+            continue
+        variants = pl.read_parquet(run / "per_user.parquet", columns=["variant"])["variant"]
+        for name in variants.unique(maintain_order=True):
+            tables.setdefault(f"{record['config']}: {name}", []).append(slices(run, dataset, name))
     names = list(tables)
     lines = ["| slice | users | " + " | ".join(f"{name} HR@10 / NDCG@10" for name in names) + " |"]
     lines.append("|---|---|" + "---|" * len(names))
