@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 
 from msmrec.cli import CONFIGS
 from msmrec.data.prepare import Dataset
@@ -60,6 +61,9 @@ def tiny_config(name: str, folder: Path, text: dict[str, Any], **changes: Any) -
         config["model"]["init_args"].setdefault("prompt", {})
     config["needs"] = [str(tiny_config(need, folder, text)) for need in config.get("needs", [])]
     _shrink(config, text)
+    for kind in config["model"]["init_args"].get("features", {}).values():
+        if kind["class_path"] == "ItemImages":
+            kind["init_args"]["folder"] = str(tiny_pictures(folder / "pictures"))
     protocol = config["data"].get("protocol", {})
     for count in {"min_user_count", "min_item_count"} & protocol.keys():
         protocol[count] = min(protocol[count], 5)  # a filter of 10 and more leaves nothing of the tiny world
@@ -72,6 +76,17 @@ def tiny_config(name: str, folder: Path, text: dict[str, Any], **changes: Any) -
     path = folder / name
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def tiny_pictures(folder: Path) -> Path:
+    """A picture of one colour and some noise for most items of the tiny world."""
+    folder.mkdir(exist_ok=True)
+    generator = np.random.default_rng(0)
+    for item in range(1, WORLD["num_items"] + 1):
+        if item % 7:
+            colour = generator.integers(0, 200, 3) + generator.integers(0, 50, (24, 16, 3))
+            Image.fromarray(colour.astype(np.uint8)).save(folder / f"{item}.png")
+    return folder
 
 
 def _shrink(part: Any, text: dict[str, Any]) -> None:
