@@ -71,7 +71,9 @@ def test_trainings_of_one_process_are_apart_in_wandb(tiny_root: Path, cache: Pat
     assert [len(of_run) for of_run in ids] == [1, 1] and ids[0] != ids[1]
     for run, (own,) in zip(runs, ids, strict=True):
         (run / "metrics.json").rename(run / "metrics_before.json")  # as if it had been killed at the very end
+        logged = (run / "csv" / "metrics.csv").read_text()
         train([*args, "--run_dir", str(run)])
+        assert (run / "csv" / "metrics-0.csv").read_text() == logged  # the logger would have deleted it
         again = {path.stem.removeprefix("run-") for path in run.glob("wandb/offline-run-*/run-*.wandb")}
         assert again == {own}
         before = json.loads((run / "metrics_before.json").read_text())

@@ -229,7 +229,6 @@ def test_a_requeued_task_goes_on_and_ends_as_if_nothing_had_happened(array: Arra
         assert metrics(whole)[part] == metrics(cut)[part]
     assert metrics(cut)["train"]["epochs"] == 60
     assert not list(cut.glob("hpc_ckpt*"))  # Lightning's own requeueing, in the middle of an epoch, is off
-    assert len(list(cut.glob("csv/metrics*.csv"))) == len(list(whole.glob("csv/metrics*.csv"))) + 1
     parts = [path.name.rsplit("-", 1)[1] for path in cut.glob("wandb/offline-run-*")]
     assert len(parts) == 2 and len(set(parts)) == 1  # one W&B run, in two parts
     assert parts[0] not in {path.name.rsplit("-", 1)[1] for path in whole.glob("wandb/offline-run-*")}
