@@ -4,7 +4,8 @@
 
 For `--items` items with 2,048 and 384 numbers that share 40 directions, of which a tenth lacks the first modality:
 seconds to fit each kind of fusion and to transform all items. With `--pictures`, a folder of pictures: pictures a
-second through ColourAndShape in one process. Prints wall and CPU seconds: CPU seconds do not count other processes.
+second through ColourAndShape in one process. Prints wall and CPU seconds: CPU seconds do not count other
+processes, but threads that wait for a busy core do count: on a busy machine set OMP_NUM_THREADS=1.
 """
 
 import argparse

@@ -54,8 +54,8 @@ class ColourAndShape(ImageEncoder):
     Pictures are brought to 64 x 64 pixels, whatever their shape. Both halves have length 1, or 0 for the gradients of
     a picture of one colour: the colours as square roots of their shares (products are then Bhattacharyya
     coefficients), the gradients in 9 directions by cells of 16 pixels and overlapping blocks of 2 x 2 cells
-    (Dalal and Triggs, 2005). It needs neither weights nor a process pool: reading and both histograms take some
-    3 milliseconds a poster, of which the gradients are half.
+    (Dalal and Triggs, 2005). It needs neither weights nor a process pool: a poster
+    takes about 1 millisecond of CPU time (benchmarks/fusion.py).
     """
 
     @property
