@@ -1,5 +1,6 @@
 """A transformers model on this machine gives what the server gives."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ from msmrec.llm.client import Request, object_schema
 from msmrec.llm.local import LocalModel
 
 SCHEMA = object_schema({"narrative": "what happens", "acting": "who plays"})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small are slower on two threads than on one, by far where the machine has other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def questions(count: int) -> list[Request]:
