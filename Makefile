@@ -12,8 +12,10 @@ $(READY): pyproject.toml
 demo: $(READY)   ## SASRec and MSMRec on a generated dataset, side by side, and what the gate learned
 	$(BIN)/python -m msmrec demo
 
+# One thread: the tests' matrices are tiny, and two threads that wait for each other take several times as long where the
+# machine has other work.
 test: $(READY)   ## everything that can be tested without a GPU
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .
