@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from msmrec.columns import TEST, VAL
-from msmrec.data.batches import EvalLoader, TrainLoader
+from msmrec.data.batches import EvalLoader, TrainLoader, flat_rows
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.sources.simulated import Simulated
 
@@ -96,3 +97,10 @@ def test_hidden_items_are_only_targets_of_the_test(tiny_root: Path, cache: Path)
     cold = set(dataset.items.filter(tier="cold")["item_id"])
     assert len(cold) >= 5 and not cold & set(item[part != TEST].tolist())
     assert cold & set(item[part == TEST].tolist())
+
+
+def test_flat_rows_by_hand() -> None:
+    owner, rows = flat_rows(np.array([3, 7, 7, 0]), np.array([5, 7, 10, 1]))
+    np.testing.assert_array_equal(owner, [0, 0, 2, 2, 2, 3])
+    np.testing.assert_array_equal(rows, [3, 4, 7, 8, 9, 0])
+    assert [len(x) for x in flat_rows(np.zeros(0, np.int64), np.zeros(0, np.int64))] == [0, 0]

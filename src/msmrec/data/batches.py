@@ -55,6 +55,20 @@ def rows_between(start: Tensor, end: Tensor, width: int) -> tuple[Tensor, Tensor
     return index * real, real
 
 
+def flat_rows(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Many ranges as one: which range each place belongs to, and the places, range after range.
+
+    Args:
+        start, end: (R,) first place, and one past the last, of each range.
+
+    Returns:
+        (T,) 0 to R - 1, and (T,) start[r] to end[r] - 1 for each r in turn; T is the sum of the lengths.
+    """
+    length = end - start
+    owner = np.repeat(np.arange(len(length)), length)
+    return owner, np.arange(len(owner)) + np.repeat(start - (np.cumsum(length) - length), length)
+
+
 def batch_sizes(length: np.ndarray, tokens_per_batch: int, world_size: int = 1) -> list[int]:
     """How many sequences each batch takes, longest first, so that none has more positions than allowed.
 

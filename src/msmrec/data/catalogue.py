@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from msmrec.columns import COUNT, GENRES, ITEM_ID, TIER
+from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.metrics.beyond_accuracy import TIERS, Catalogue
 
@@ -35,9 +36,8 @@ def genre_tastes(dataset: Dataset, genres: Tensor, split: int) -> Tensor:
         genres: (N + 1, G) of the catalogue.
     """
     length = dataset.ends[split - 1] - dataset.offsets[:-1]
-    user = np.repeat(np.arange(dataset.num_users + 1), length)
-    nth = np.arange(len(user)) - np.repeat(np.cumsum(length) - length, length)
-    items = torch.from_numpy(dataset.item_id[dataset.offsets[user] + nth]).long()
+    _, rows = flat_rows(dataset.offsets[:-1], dataset.ends[split - 1])
+    items = torch.from_numpy(dataset.item_id[rows]).long()
     bounds = torch.from_numpy(np.cumsum(length) - length)
     total = torch.nn.functional.embedding_bag(items, genres.cpu().double(), bounds, mode="sum")
     return (total / total.sum(1, keepdim=True).clamp(min=1e-12)).float().to(genres.device)

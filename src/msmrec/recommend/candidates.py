@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from msmrec.columns import COUNT
+from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.media.features import Features
 from msmrec.retrieval.index import ItemIndex
@@ -60,9 +61,8 @@ def nearest_unseen(
                 found = np.tile(popular[: num_candidates + int(length.max())], (len(rows), 1))
                 near = np.zeros(found.shape, np.float32)
             seen = np.zeros((len(rows), dataset.num_items + 1), bool)
-            owner = np.repeat(np.arange(len(rows)), length)
-            nth = np.arange(len(owner)) - np.repeat(np.cumsum(length) - length, length)
-            seen[owner, dataset.item_id[start[rows][owner] + nth]] = True
+            owner, place = flat_rows(start[rows], start[rows] + length)
+            seen[owner, dataset.item_id[place]] = True
             seen[:, 0] = True
             fresh = ~np.take_along_axis(seen, np.maximum(found, 0), 1)
             place = np.cumsum(fresh, 1) - 1

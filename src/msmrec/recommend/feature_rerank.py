@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 
 from msmrec.artifacts import fingerprint
 from msmrec.columns import COUNT, GENRES, RATING, TAGS, TRAIN, YEAR
+from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.recommend.rerank import Reranked, Reranker
 
@@ -63,9 +64,8 @@ class FeatureReranker(Reranker):
 
     def _taste(self, dataset: Dataset, users: np.ndarray, candidates: np.ndarray, has: "Trait") -> np.ndarray:
         """(U, N) taste for each candidate's traits."""
-        start, count = dataset.offsets[users], dataset.ends[TRAIN][users] - dataset.offsets[users]
-        user = np.repeat(np.arange(len(users)), count)
-        row = np.arange(count.sum()) + np.repeat(start - (np.cumsum(count) - count), count)
+        user, row = flat_rows(dataset.offsets[users], dataset.ends[TRAIN][users])
+        count = np.bincount(user, minlength=len(users))
         stars = dataset.column(RATING)[row].astype(np.float64)
         mean = np.bincount(user, stars, len(users)) / np.maximum(count, 1)
         said = (stars - mean[user] + self.interest) / count[user]

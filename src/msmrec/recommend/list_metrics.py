@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.metrics.beyond_accuracy import TIERS, Catalogue, list_measures
 from msmrec.metrics.ranking import ranking_metrics
@@ -24,9 +25,8 @@ class Targets(NamedTuple):
 def targets_of(dataset: Dataset, users: np.ndarray, split: int, tier: np.ndarray) -> Targets:
     """The items of the part `split` (VAL or TEST) of users (B,), who have at least one each."""
     start, end = dataset.ends[split - 1][users], dataset.ends[split][users]
-    owner = np.repeat(np.arange(len(users)), end - start)
-    nth = np.arange(len(owner)) - np.repeat(np.cumsum(end - start) - (end - start), end - start)
-    item = dataset.item_id[start[owner] + nth]
+    owner, rows = flat_rows(start, end)
+    item = dataset.item_id[rows]
     cold = np.bincount(owner[tier[item] == TIERS.index("cold")], minlength=len(users))
     code = users[owner].astype(np.int64) * (dataset.num_items + 1) + item
     return Targets(users, code, torch.from_numpy(end - start), torch.from_numpy(cold))

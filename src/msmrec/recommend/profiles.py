@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from msmrec.columns import RATING, TAGS, TITLE, TRAIN
+from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Request
@@ -75,10 +76,8 @@ def profiles(dataset: Dataset, users: np.ndarray) -> list[Profile]:
 
 def _training_rows(dataset: Dataset, users: np.ndarray) -> pl.DataFrame:
     """user, item and rating of the users' training rows, in time order inside a user."""
-    start, end = dataset.offsets[users], dataset.ends[TRAIN][users]
-    count = end - start
-    row = np.arange(count.sum()) + np.repeat(start - (np.cumsum(count) - count), count)
-    columns = {"user": np.repeat(users, count), "item": dataset.item_id[row], "rating": dataset.column(RATING)[row]}
+    owner, row = flat_rows(dataset.offsets[users], dataset.ends[TRAIN][users])
+    columns = {"user": users[owner], "item": dataset.item_id[row], "rating": dataset.column(RATING)[row]}
     return pl.DataFrame(columns).with_row_index("place")
 
 

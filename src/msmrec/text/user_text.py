@@ -20,6 +20,7 @@ import polars as pl
 
 from msmrec.artifacts import InputError, build_once, fingerprint
 from msmrec.columns import GENRES, RATING, TEXT, TITLE, TRAIN, USER_ID, VAL, YEAR
+from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.text.encoder import TextEncoder
 from msmrec.text.item_text import whiten
@@ -193,8 +194,7 @@ def _largest(values: np.ndarray, k: int) -> np.ndarray:
 
 def _best(rating: np.ndarray, first: np.ndarray, size: np.ndarray, k: int = 3) -> np.ndarray:
     """(S, k) rows of the highest ratings of each prefix, the latest first among equals; -1 where there are fewer."""
-    snapshot = np.repeat(np.arange(len(size)), size)
-    row = np.arange(len(snapshot)) + np.repeat(first - (np.cumsum(size) - size), size)
+    snapshot, row = flat_rows(first, first + size)
     ordered = row[np.lexsort((-row, -rating[row], snapshot))]
     place = (np.cumsum(size) - size)[:, None] + np.arange(k)
     return np.where(np.arange(k) < size[:, None], ordered[np.minimum(place, max(len(ordered) - 1, 0))], -1)
