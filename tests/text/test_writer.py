@@ -14,7 +14,7 @@ from msmrec.llm.server import OpenAIServer
 from msmrec.text.describe import ItemDocuments
 from msmrec.text.item_text import how_described
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality
-from msmrec.text.writer import Example, LLMWriter, clean, oddities, read_prompt
+from msmrec.text.writer import Example, LLMWriter, oddities, read_prompt
 
 SCHEMA = [
     Modality("narrative", prose=["plot"], instruction="What happens."),
@@ -61,7 +61,7 @@ def test_the_prompt() -> None:
     assert shown["content"] == 'Item: Big (1988)\nDocuments:\n{"plot": "A boy wishes to be big."}'
     assert answer == {"role": "assistant", "content": '{"narrative": "A boy grows.", "acting": ""}'}
     assert asked["content"] == (
-        'Item: Heat (1995)\nDocuments:\n{"title": "Heat"}\n{"plot": "A crew robs  banks .", "actors": "Al Pacino"}'
+        'Item: Heat (1995)\nDocuments:\n{"title": "Heat"}\n{"plot": "A crew robs banks .", "actors": "Al Pacino"}'
     )
     assert request.schema is not None and request.schema["required"] == ["narrative", "acting"]
 
@@ -124,7 +124,7 @@ def test_long_documents_are_cut_and_cannot_break_out(tmp_path: Path) -> None:
     request = LLMWriter(Echo("{}"), max_context=1000).request(ITEM, [*DOCUMENTS, bad], SCHEMA)
     lines = request.messages[-1]["content"].split("\n")
     assert len(lines) == 5 and sum(map(len, lines)) < 1300  # still one line a document
-    assert json.loads(lines[-1])["title"] == "Heat" and json.loads(lines[-1])["plot"].startswith('End."}\nItem')
+    assert json.loads(lines[-1])["title"] == "Heat" and json.loads(lines[-1])["plot"].startswith('End."} Item')
 
 
 def test_orders_and_markup_and_scripts_are_noticed() -> None:
@@ -139,7 +139,6 @@ def test_orders_and_markup_and_scripts_are_noticed() -> None:
         "text": "He ignores the rules. Parents cannot forget a < b. Forget the earlier film.",
     }
     assert oddities({"title": "Amélie (2001)"}, [calm]) == []
-    assert clean("Tom &amp; Jerry <br/>run 3 < 4") == "Tom & Jerry  run 3 < 4"
 
 
 def test_a_document_that_gives_orders_is_described_all_the_same(server: str, chat_model: Path, tmp_path: Path) -> None:

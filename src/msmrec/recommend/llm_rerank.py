@@ -15,11 +15,12 @@ import numpy as np
 from msmrec.artifacts import InputError, fingerprint
 from msmrec.columns import GENRES, TITLE
 from msmrec.data.prepare import Dataset
+from msmrec.data.sources.border import plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Reply, Request
 from msmrec.recommend.profiles import Profile, profiles, written
 from msmrec.recommend.rerank import Reranked, Reranker
-from msmrec.text.writer import clean, read_prompt
+from msmrec.text.writer import read_prompt
 
 
 class LLMReranker(Reranker):
@@ -85,7 +86,7 @@ class LLMReranker(Reranker):
         def requests() -> Iterator[Request]:
             for row, profile in enumerate(told):
                 shown = [
-                    (item, f"{item} | {clean(titles[item - 1])} | {', '.join(genres[item - 1] or [])} | {score:.3f}")
+                    (item, f"{item} | {plain(titles[item - 1])} | {', '.join(genres[item - 1] or [])} | {score:.3f}")
                     for item, score in zip(candidates[row].tolist(), scores[row].tolist(), strict=True) if item
                 ]  # fmt: skip
                 yield self.request(profile, shown)

@@ -8,9 +8,10 @@ import polars as pl
 from tqdm import tqdm
 
 from msmrec.columns import ITEM_ID, MODALITY, NOTE, TEXT
+from msmrec.data.sources.border import plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Request
-from msmrec.text.writer import as_data, clean, read_prompt
+from msmrec.text.writer import as_data, read_prompt
 
 JUDGED = "judged"
 GRADES = (0, 1, 2)  # contradicted or not mentioned, supported in part, supported in full
@@ -46,7 +47,7 @@ def judge(
             found = [{k: v for k, v in row.items() if isinstance(v, str) and v} for row in known.get(item[ITEM_ID], [])]
             words = {
                 "aspects": "\n".join(f"- {name}" for name in said),
-                "item": f"{clean(item['title'])} ({item.get('year') or 'year unknown'})",
+                "item": f"{plain(item['title'])} ({item.get('year') or 'year unknown'})",
                 "documents": as_data(found, max_context),
                 "descriptions": json.dumps(said, ensure_ascii=False),
                 "max_words": "",

@@ -4,7 +4,6 @@ Documents are put into the prompt as JSON, cleaned of markup and cut to a length
 document orders is described, not done. An answer that is of no use leaves the extractive text, with the reason beside.
 """
 
-import html
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from msmrec.artifacts import InputError, fingerprint
+from msmrec.data.sources.border import TAG, plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Message, Reply, Request, object_schema, prompt_tokens
 from msmrec.text.describe import Description, Document, Generator, ItemDocuments, Plan
@@ -25,7 +25,6 @@ from msmrec.text.modalities import Modality
 
 TOKENS_PER_WORD = 1.4
 FIELDS = ("item", "documents", "aspects", "max_words", "descriptions")  # of the prompts about items
-_TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>|<!--.*?-->", re.DOTALL)
 _ORDER = re.compile(
     r"\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|of|the|your|these|everything)\s+)*"
     r"(?:(?:above|previous|prior|earlier|preceding)\s+(?:instruction|prompt|rule|text|message|direction|order)s?"
@@ -102,7 +101,7 @@ class LLMWriter(Generator):
             messages.append({"role": "user", "content": self.user.substitute(asked)})
             messages.append({"role": "assistant", "content": json.dumps(shown.answer, ensure_ascii=False)})
         year = f" ({item['year']})" if item.get("year") and str(item["year"]) not in item["title"] else ""
-        asked = {"item": clean(item["title"]) + year, "documents": as_data(documents, self.max_context), **words}
+        asked = {"item": plain(item["title"]) + year, "documents": as_data(documents, self.max_context), **words}
         messages.append({"role": "user", "content": self.user.substitute(asked)})
         return Request(messages, object_schema(aspects), self._longest(schema))
 
@@ -162,7 +161,7 @@ class LLMWriter(Generator):
         sources = [document["doc_id"] for document in documents] if self.grounded else []
         result = []
         for modality in schema:
-            text = " ".join(clean(reply.content[modality.name]).split())
+            text = plain(reply.content[modality.name])
             text = "" if _NOTHING.fullmatch(text) else text
             result.append(Description(text, sources if text else [], note))
         return result
@@ -199,16 +198,11 @@ def _packaged() -> list[str]:
 # -- documents as data ------------------------------------------------------------------------------------------------
 
 
-def clean(text: str) -> str:
-    """A text without markup: tags and comments gone, entities as the characters they stand for."""
-    return html.unescape(_TAG.sub(" ", text)) if "<" in text or "&" in text else text
-
-
 def oddities(item: Mapping[str, Any], documents: Sequence[Document]) -> list[str]:
     """What is unusual about an item's evidence, for the report: markup, orders to the model, another script."""
     fields = [value for document in documents for key, value in document.items() if key != "doc_id"]
     found = []
-    if any(_TAG.search(value) for value in fields):
+    if any(TAG.search(value) for value in fields):
         found.append("markup")
     if any(_ORDER.search(value) for value in fields):
         found.append("orders in a document")
@@ -223,7 +217,7 @@ def as_data(documents: Sequence[Document], limit: int) -> str:
     share = max(limit // max(len(documents), 1), 1)
     lines = []
     for document in documents:
-        fields = {k: clean(v) for k, v in document.items() if k not in {"doc_id", "source"}}
+        fields = {k: plain(v) for k, v in document.items() if k not in {"doc_id", "source"}}
         if (over := sum(map(len, fields.values())) - share) > 0:
             longest = max(fields, key=lambda k: len(fields[k]))
             fields[longest] = fields[longest][: max(len(fields[longest]) - over, 0)]

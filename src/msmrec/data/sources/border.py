@@ -124,7 +124,7 @@ def _blank(frame: pl.DataFrame, name: str) -> pl.Expr:
     return missing | (pl.col(name).str.strip_chars() == "") if frame[name].dtype == pl.String else missing
 
 
-_TAG = re.compile(r"<(script|style)\b.*?(</\1>|$)|</?[A-Za-z][^<>]*>?|<!--.*?(-->|$)", re.DOTALL | re.IGNORECASE)
+TAG = re.compile(r"<(script|style)\b.*?(</\1>|$)|</?[A-Za-z][^<>]*>?|<!--.*?(-->|$)", re.DOTALL | re.IGNORECASE)
 _MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf]")
 
 
@@ -133,7 +133,7 @@ def plain(text: str) -> str:
     if "&" in text:
         text = html.unescape(html.unescape(text))  # "&amp;amp;" is common
     if "<" in text:
-        text = _TAG.sub(" ", text)
+        text = TAG.sub(" ", text)
     while _MOJIBAKE.search(text):  # some went wrong twice
         try:
             text = text.encode("latin-1").decode("utf-8")
