@@ -16,6 +16,7 @@ from tests.tiny_configs import tiny_config
 
 from msmrec.artifacts import InputError
 from msmrec.cli import CONFIGS, build, evaluate, train
+from msmrec.run_folder import differs
 
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")
 TINY = ["--data.source", "Simulated"] + [
@@ -187,10 +188,8 @@ def test_bf16_trains_and_is_evaluated_in_float32(config: str, tiny_args: list[st
 
 
 def test_a_run_from_before_an_option_existed_is_the_same_run(tmp_path: Path) -> None:
-    from msmrec.cli import _differs
-
     (tmp_path / "config.yaml").write_text("model: {init_args: {lr: 0.1, text: {dim: 8}}}\ndata: {seed: 0}\n")
     now = {"model": {"init_args": {"lr": 0.1, "text": {"dim": 8, "noise": None}}}, "data": {"seed": 0}}
-    assert _differs(tmp_path, now) is None
+    assert differs(tmp_path, now) is None
     now["model"]["init_args"]["text"]["noise"] = {"kind": "swap"}  # type: ignore[index, call-overload]
-    assert _differs(tmp_path, now) == "model"
+    assert differs(tmp_path, now) == "model"

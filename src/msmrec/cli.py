@@ -7,13 +7,11 @@ Constructors are the schema: `--help` and `--model.help MSMRec` print every fiel
 """
 
 import argparse
-import contextlib
 import importlib
 import json
 import logging
 import os
 import sys
-import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +27,7 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from msmrec import cluster
+from msmrec import cluster, run_folder
 from msmrec.artifacts import InputError, atomic_file
 from msmrec.ctr.head import LlamaCTR  # noqa: F401 (named by configs)
 from msmrec.ctr.tiny_llama import TinyLlama  # noqa: F401
@@ -140,7 +138,7 @@ class RunCLI(LightningCLI):
             if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
                 logger.init_args.save_dir = config.run_dir
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
-                logger.init_args.id = _wandb_id(Path(config.run_dir))
+                logger.init_args.id = run_folder.wandb_id(Path(config.run_dir))
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
@@ -188,7 +186,7 @@ class RunCLI(LightningCLI):
                 (cluster.train_alone if cluster.is_one_of_many() else train)(args)
             else:
                 now = yaml.safe_load(self.parser.dump(self.parser.parse_args(_arguments(args)), skip_none=False))
-                if part := _differs(run, now):
+                if part := run_folder.differs(run, now):
                     raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
         return run
 
@@ -212,6 +210,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # slurm/ uses it where it is wanted
     warnings.filterwarnings("ignore", ".*nn.functional.all_gather is deprecated.*")
     warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
@@ -274,7 +273,7 @@ def train(args: Sequence[str] | None = None) -> Path:
     cli = build(sys.argv[1:] if args is None else args, save=True)
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    ckpt_path = cli.config.ckpt_path or _resume_from(run, cli)
+    ckpt_path = cli.config.ckpt_path or run_folder.unfinished(run, _plain(cli))
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
@@ -343,6 +342,31 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     return metrics
 
 
+def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
+    """Opens a finished run: its model with the best checkpoint's weights, its data, and its record.
+
+    Args:
+        folder: the run's. overrides: as on the command line, e.g. --data.root.
+
+    Raises:
+        InputError: no run, an unfinished one, or a checkpoint that does not fit its config or data.
+    """
+    record, path = run_folder.read_record(folder), folder / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise InputError(f"{path}: not found; the run's numbers stand, but its model is gone: train it again")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # seed and hardware are a training's news
+    cli = build(["--config", str(folder / "config.yaml"), "--trainer.logger", "false", *overrides], save=False)
+    model, data = cli.model, cli.datamodule
+    assert isinstance(model, Module) and isinstance(data, RecDataModule)
+    data.trainer = model.trainer = cli.trainer
+    cli.trainer.datamodule = data  # type: ignore[attr-defined]
+    checkpoint = _load_safely(str(path), lambda: torch.load(path, map_location=data.place()[0], weights_only=False))
+    model.on_load_checkpoint(checkpoint)
+    _load_safely(str(path), lambda: model.load_state_dict(checkpoint["state_dict"]))
+    return run_folder.OpenRun(folder, model.to(data.place()[0]).eval(), data, record)
+
+
 def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
     """The metrics of a config whose model has nothing to train, from its run where that is there."""
     cli = build(args, save=False)
@@ -353,7 +377,7 @@ def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
     if not (run / "metrics.json").exists():
         train(args)
         return {f"{split}/{k}": v for k, v in json.loads((run / "metrics.json").read_text())[split].items()}
-    if part := _differs(run, yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))):
+    if part := run_folder.differs(run, _plain(cli)):
         raise InputError(f"{run} holds a run with another {part}; remove it, or give another --run_dir")
     return evaluate(["--run", str(run), "--split", split])
 
@@ -371,46 +395,9 @@ def _load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
         raise
 
 
-def _resume_from(run: Path, cli: RunCLI) -> str | None:
-    """The last checkpoint of an unfinished run in this folder, if it is the same run."""
-    if (run / "metrics.json").exists():
-        raise InputError(f"{run} holds a finished run; remove it, or give another folder by --run_dir")
-    last = run / "checkpoints" / "last.ckpt"
-    if not last.exists():
-        return None
-    if part := _differs(run, yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))):
-        raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
-    print(f"resuming {last}", file=sys.stderr)
-    with contextlib.suppress(FileNotFoundError):  # the logger would delete what was logged until now
-        logged = run / "csv" / "metrics.csv"
-        logged.rename(logged.with_name(f"metrics-{len(list(logged.parent.glob('metrics-*.csv')))}.csv"))
-    return str(last)
-
-
-def _wandb_id(run: Path) -> str:
-    """The id of a folder's W&B run: the one that its config.yaml holds, so that a resumed run stays one run there."""
-    if (run / "config.yaml").exists():
-        loggers = yaml.safe_load((run / "config.yaml").read_text())["trainer"].get("logger") or []
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if isinstance(logger, dict) and (before := logger.get("init_args", {}).get("id")):
-                return str(before)
-    return uuid.uuid4().hex[:8]
-
-
-def _differs(run: Path, config: dict[str, Any]) -> str | None:
-    """The first part in which the run's own config.yaml differs from `config`.
-
-    What is null counts as not there, so that a run made before an option existed is still the same run.
-    """
-    before = _without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
-    now = _without_nulls(config)
-    return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
-
-
-def _without_nulls(part: Any) -> Any:
-    if isinstance(part, dict):
-        return {key: _without_nulls(value) for key, value in part.items() if value is not None}
-    return [_without_nulls(value) for value in part] if isinstance(part, list) else part
+def _plain(cli: RunCLI) -> dict[str, Any]:
+    """The config as config.yaml would hold it."""
+    return dict(yaml.safe_load(cli.parser.dump(cli.config, skip_none=False)))
 
 
 def _arguments(args: Sequence[str]) -> list[str]:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from msmrec.cli import build, train
+from msmrec.cli import open_run, train
 from msmrec.columns import TEST
-from msmrec.data.datamodule import RecDataModule
 from msmrec.data.sources.simulated import Simulated
 from msmrec.evaluation.modality_usage import rank_correlations, user_weights, within_user_correlation
 from msmrec.models.msmrec import MSMRec
@@ -48,12 +47,7 @@ def run(args: Sequence[str] = ()) -> dict[str, float]:
 
 
 def _gate(folder: Path) -> tuple[pl.DataFrame, Simulated, Path]:
-    import torch
-
-    cli = build(["--config", str(folder / "config.yaml"), "--trainer.logger", "false"], save=False)
-    model, data = cli.model, cli.datamodule
-    assert isinstance(model, MSMRec) and isinstance(data, RecDataModule) and isinstance(data.source, Simulated)
-    state = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"]
-    model.load_state_dict(state)
-    data.trainer = cli.trainer
+    run = open_run(folder)
+    model, data = run.model, run.data
+    assert isinstance(model, MSMRec) and isinstance(data.source, Simulated)
     return user_weights(model, model.eval_loader(data, TEST), data.dataset), data.source, data.root

@@ -1,0 +1,96 @@
+"""A run's folder before and after its training: whose it is, how it goes on, and the run opened again."""
+
+import contextlib
+import json
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msmrec.artifacts import InputError
+from msmrec.data.datamodule import RecDataModule
+from msmrec.models.base import Module
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A finished run whose model can be asked; `msmrec.cli.open_run` makes one."""
+
+    folder: Path
+    model: Module
+    """With the best checkpoint's weights, in evaluation mode."""
+    data: RecDataModule
+    record: dict[str, Any]
+    """metrics.json"""
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """metrics.json of a run.
+
+    Raises:
+        InputError: there is no such folder, the run is not finished, or its record is broken.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run}: no such folder; name a run, such as runs/msmrec_ml1m/seed=0")
+    for name in ("config.yaml", "metrics.json"):
+        if not (run / name).is_file():
+            raise InputError(f"{run}: no {name}; it is no run, or its training did not end")
+    try:
+        record = json.loads((run / "metrics.json").read_text())
+    except ValueError as error:
+        raise InputError(f"{run}/metrics.json is broken ({str(error).splitlines()[0]}); train the run again") from None
+    if missing := {"config", "dataset", "protocol", "test", "train"} - set(record):
+        raise InputError(f"{run}/metrics.json: no {', '.join(sorted(missing))}; made by another version: train again")
+    return dict(record)
+
+
+def unfinished(run: Path, config: dict[str, Any]) -> str | None:
+    """The last checkpoint of an unfinished run in this folder, if it is the same run.
+
+    Args:
+        run: its folder. config: of the run that is to go on.
+
+    Raises:
+        InputError: the folder holds a finished run, or another one.
+    """
+    if (run / "metrics.json").exists():
+        raise InputError(f"{run} holds a finished run; remove it, or give another folder by --run_dir")
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.exists():
+        return None
+    if part := differs(run, config):
+        raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
+    print(f"resuming {last}", file=sys.stderr)
+    with contextlib.suppress(FileNotFoundError):  # the logger would delete what was logged until now
+        logged = run / "csv" / "metrics.csv"
+        logged.rename(logged.with_name(f"metrics-{len(list(logged.parent.glob('metrics-*.csv')))}.csv"))
+    return str(last)
+
+
+def wandb_id(run: Path) -> str:
+    """The id of a folder's W&B run: the one that its config.yaml holds, so that a resumed run stays one run there."""
+    if (run / "config.yaml").exists():
+        loggers = yaml.safe_load((run / "config.yaml").read_text())["trainer"].get("logger") or []
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if isinstance(logger, dict) and (before := logger.get("init_args", {}).get("id")):
+                return str(before)
+    return uuid.uuid4().hex[:8]
+
+
+def differs(run: Path, config: dict[str, Any]) -> str | None:
+    """The first part in which the run's own config.yaml differs from `config`.
+
+    What is null counts as not there, so that a run made before an option existed is still the same run.
+    """
+    before = _without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
+    now = _without_nulls(config)
+    return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
+
+
+def _without_nulls(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {key: _without_nulls(value) for key, value in part.items() if value is not None}
+    return [_without_nulls(value) for value in part] if isinstance(part, list) else part
