@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from msmrec.cli import open_run, train
+from msmrec.cli import build, open_run, train
 from msmrec.columns import TEST
 from msmrec.data.sources.simulated import Simulated
 from msmrec.evaluation.modality_usage import rank_correlations, user_weights, within_user_correlation
@@ -24,6 +24,8 @@ def run(args: Sequence[str] = ()) -> dict[str, float]:
     Args:
         args: overrides for both trainings.
     """
+    data = build(["--config", "demo_msmrec.yaml", *args], save=False).datamodule
+    data.source.folder(data.root)  # its texts are read from the raw files, also where the dataset is prepared already
     rows = {}
     for name in ("demo_sasrec", "demo_msmrec"):
         folder = Path("runs") / name

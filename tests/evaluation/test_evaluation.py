@@ -104,10 +104,12 @@ def test_rank_correlations_by_hand() -> None:
 
 
 def test_demo_prints_both_rows_and_the_correlations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     quiet = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs=1"]
+    monkeypatch.setenv("MSMREC_CACHE", str(cache))
+    demo([*quiet, "--data.root", "elsewhere"])  # from now on the dataset is prepared, its raw files are not in data/
     result = demo(quiet)
     printed = capsys.readouterr().out
     assert "demo_sasrec" in printed and "demo_msmrec" in printed and "Spearman" in printed
