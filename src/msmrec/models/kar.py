@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msmrec.data.batches import EvalBatch, TrainBatch
-from msmrec.models.sasrec import SASRec
+from msmrec.models.text_sasrec import TextSASRec
 from msmrec.text.item_text import ItemText
 from msmrec.text.user_text import UserText
 
@@ -70,7 +70,7 @@ class HybridExpertAdaptor(nn.Module):
         return adapted * text.any(-1, keepdim=True)
 
 
-class KAR(SASRec):
+class KAR(TextSASRec):
     """SASRec whose items are their ID and their adapted description, and whose users have an adapted preference text.
 
     Args:
@@ -88,7 +88,6 @@ class KAR(SASRec):
     """
 
     item_text: Tensor
-    warm: Tensor
     preferences: Tensor
     offsets: Tensor
     sizes: Tensor
@@ -107,12 +106,10 @@ class KAR(SASRec):
         cold_items: bool = True,
         **sasrec: Any,
     ) -> None:
-        super().__init__(num_items, **sasrec)
-        self.text, self.user_text, self.cold_items = text, user_text or UserText(), cold_items
-        self.has_cold = False
+        super().__init__(text, num_items, cold_items, **sasrec)
+        self.user_text = user_text or UserText()
         # In the checkpoint, so that a trained model needs neither texts nor encoder to recommend.
         self.register_buffer("item_text", torch.zeros(num_items + 1, text.dim))
-        self.register_buffer("warm", torch.ones(num_items + 1, dtype=torch.bool))  # trained on at least once
         # Snapshots of user u are rows offsets[u] + 1 to offsets[u + 1], short prefixes first; row 0 is "none yet".
         self.register_buffer("preferences", torch.zeros(1, text.dim))
         self.register_buffer("offsets", torch.zeros(num_users + 2, dtype=torch.long))
@@ -145,8 +142,7 @@ class KAR(SASRec):
         self.preferences[1:] = torch.from_numpy(users)
         self.item_text.copy_(torch.from_numpy(items))
         self.offsets.copy_(torch.from_numpy(offsets))
-        self.warm[1:] = torch.from_numpy(count > 0)
-        self.has_cold = not bool(self.warm[1:].all())
+        self.set_warm(torch.from_numpy(count))
 
     def snapshot(self, user_id: Tensor, seen: Tensor) -> Tensor:
         """(T,) rows of `preferences`: the last snapshot of each user within the first `seen` (T,) items; 0 for none."""
@@ -158,8 +154,7 @@ class KAR(SASRec):
 
     def _items(self) -> Tensor:
         """(N + 1, D) E; of items never trained on, whose ID vectors still are random, the text alone."""
-        ids = self.item_embedding.weight * self.warm[:, None]
-        items: Tensor = ids + self.adaptor(self.item_text, ITEM)
+        items: Tensor = self.warm_ids() + self.adaptor(self.item_text, ITEM)
         return items
 
     def forward(
@@ -186,12 +181,3 @@ class KAR(SASRec):
     def item_embeddings(self) -> Tensor:
         """(N + 1, D) keys."""
         return self._keys(self._items())
-
-    def candidates(self) -> Tensor | None:
-        """Without items never trained on: as wrong answers and nothing else, their texts would be pushed away."""
-        return self.warm[1:] if self.cold_items and self.has_cold else None
-
-    def scores(self, batch: EvalBatch) -> Tensor:
-        """(B, N + 1); items never trained on are scored by their text, or last where `cold_items` is off."""
-        scores = super().scores(batch)
-        return scores if self.cold_items else scores.masked_fill(~self.warm, -torch.inf)

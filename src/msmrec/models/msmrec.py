@@ -19,13 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msmrec.data.batches import EvalBatch
 from msmrec.models.modality_gate import Compatibility, ModalityGate, Profile, masked_softmax
-from msmrec.models.sasrec import SASRec
+from msmrec.models.text_sasrec import TextSASRec
 from msmrec.text.item_text import ItemText
 
 
-class MSMRec(SASRec):
+class MSMRec(TextSASRec):
     """SASRec whose items are their ID and a gated mixture of their modality texts.
 
     Args:
@@ -45,7 +44,6 @@ class MSMRec(SASRec):
 
     vectors: Tensor
     present: Tensor
-    warm: Tensor
 
     def __init__(
         self,
@@ -61,15 +59,12 @@ class MSMRec(SASRec):
         cold_items: bool = True,
         **sasrec: Any,
     ) -> None:
-        super().__init__(num_items, **sasrec)
+        super().__init__(text, num_items, cold_items, **sasrec)
         dim, modalities = self.item_embedding.embedding_dim, len(text.modalities)
-        self.text, self.cold_items = text, cold_items
-        self.has_cold = False
         self.text_dropout, self.id_dropout = text_dropout, id_dropout
         # In the checkpoint, so that a trained model needs neither texts nor encoder to recommend.
         self.register_buffer("vectors", torch.zeros(num_items + 1, modalities, text.dim))
         self.register_buffer("present", torch.zeros(num_items + 1, modalities, dtype=torch.bool))
-        self.register_buffer("warm", torch.ones(num_items + 1, dtype=torch.bool))  # trained on at least once
         # Texts are whitened to length 1 on average, experts keep that; V and R start small, so that a run begins close
         # to SASRec and takes from the texts what helps.
         self.expert = nn.Parameter(torch.randn(modalities, text.dim, expert_dim) * expert_dim**-0.5)
@@ -90,13 +85,11 @@ class MSMRec(SASRec):
         made = self.text.vectors(data.dataset, data.root, data.cache)
         self.vectors.copy_(torch.from_numpy(made.vectors))
         self.present.copy_(torch.from_numpy(made.present))
-        count = torch.tensor(data.dataset.items["count"].to_list())
-        self.warm[1:] = count.to(self.warm.device) > 0
-        self.has_cold = not bool(self.warm[1:].all())
+        self.set_warm(torch.tensor(data.dataset.items["count"].to_list()))
 
     def _ids(self) -> Tensor:
-        """(N + 1, D) ID vectors; zero for items never trained on, whose vectors still are random."""
-        ids = self.item_embedding.weight * self.warm[:, None]
+        """(N + 1, D) ID vectors; zero for items never trained on, and for some in a training step (`id_dropout`)."""
+        ids = self.warm_ids()
         if self.training and self.id_dropout > 0:
             ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= self.id_dropout)
         return ids
@@ -143,12 +136,3 @@ class MSMRec(SASRec):
     def item_embeddings(self) -> Tensor:
         """(N + 1, Dq) keys."""
         return self._keys(self._ids(), self._experts())
-
-    def candidates(self) -> Tensor | None:
-        """Without items never trained on: as wrong answers and nothing else, their texts would be pushed away."""
-        return self.warm[1:] if self.cold_items and self.has_cold else None
-
-    def scores(self, batch: EvalBatch) -> Tensor:
-        """(B, N + 1); items never trained on are scored by their text, or last where `cold_items` is off."""
-        scores = super().scores(batch)
-        return scores if self.cold_items else scores.masked_fill(~self.warm, -torch.inf)

@@ -1,0 +1,47 @@
+"""TextSASRec: what SASRec needs to know of items that have a text and no training interaction."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msmrec.data.batches import EvalBatch
+from msmrec.models.sasrec import SASRec
+from msmrec.text.item_text import ItemText
+
+
+class TextSASRec(SASRec):
+    """The base of SASRecs that read texts: it tells cold items, never trained on, from warm ones.
+
+    Args:
+        text: where the items' texts come from.
+        num_items: N.
+        cold_items: score items that have text and no training interaction by text alone; without it they rank last.
+        **sasrec: see SASRec.
+    """
+
+    warm: Tensor
+
+    def __init__(self, text: ItemText, num_items: int, cold_items: bool = True, **sasrec: Any) -> None:
+        super().__init__(num_items, **sasrec)
+        self.text, self.cold_items = text, cold_items
+        self.has_cold = False
+        self.register_buffer("warm", torch.ones(num_items + 1, dtype=torch.bool))  # trained on at least once
+
+    def set_warm(self, count: Tensor) -> None:
+        """Takes in the (N,) training counts of the items."""
+        self.warm[1:] = count.to(self.warm.device) > 0
+        self.has_cold = not bool(self.warm[1:].all())
+
+    def warm_ids(self) -> Tensor:
+        """(N + 1, D) ID vectors; zero for cold items, whose vectors still are random."""
+        return self.item_embedding.weight * self.warm[:, None]
+
+    def candidates(self) -> Tensor | None:
+        """Without cold items: as wrong answers and nothing else, their texts would be pushed away."""
+        return self.warm[1:] if self.cold_items and self.has_cold else None
+
+    def scores(self, batch: EvalBatch) -> Tensor:
+        """(B, N + 1); cold items are scored by their text, or last where `cold_items` is off."""
+        scores = super().scores(batch)
+        return scores if self.cold_items else scores.masked_fill(~self.warm, -torch.inf)
