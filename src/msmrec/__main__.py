@@ -6,6 +6,7 @@
     embed     --config C   encodes those texts and prints the shape of the vectors
     compare   RUN [RUN ..] prints one table over runs and seeds, with intervals and tests; folders of runs count too
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
+    as_published RUN ..    prints click models' test metrics as RALLRec's published code would have scored them, too
     faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
     agreement SHEET ..     prints how far people who filled in sheets of texts agree, and what they think of them
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned
@@ -123,6 +124,16 @@ def slices(args: Sequence[str]) -> None:
     print(compare_slices([Path(arg) for arg in args]))
 
 
+def as_published(args: Sequence[str]) -> None:
+    """Prints the table of each run."""
+    from msmrec.evaluation.as_published import table
+
+    if not args:
+        raise InputError("as_published needs at least one run folder of a click model")
+    for run in args:
+        print(run, table(Path(run)), sep="\n")
+
+
 def faithfulness(args: Sequence[str]) -> None:
     """Prints the table of several configs' texts; other arguments go to each config, as for describe."""
     from msmrec.text.faithfulness import Evidence, compare_faithfulness, markdown
@@ -202,7 +213,7 @@ def main() -> None:
     from msmrec.cli import main as guarded
 
     verbs = {"prepare": prepare, "describe": describe, "embed": embed, "slices": slices, "demo": demo}
-    verbs |= {"faithfulness": faithfulness, "agreement": agreement, "compare": compare}
+    verbs |= {"faithfulness": faithfulness, "agreement": agreement, "compare": compare, "as_published": as_published}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import uuid
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import yaml
 
 from msmrec.artifacts import InputError
 from msmrec.data.datamodule import RecDataModule
+from msmrec.data.prepare import Dataset
 from msmrec.models.base import Module
 
 
@@ -45,6 +47,22 @@ def read_record(run: Path) -> dict[str, Any]:
     if missing := {"config", "dataset", "protocol", "test", "train"} - set(record):
         raise InputError(f"{run}/metrics.json: no {', '.join(sorted(missing))}; made by another version: train again")
     return dict(record)
+
+
+def dataset_of(run: Path) -> Dataset:
+    """The prepared dataset of a finished run, which must still lie in the run's cache.
+
+    Raises:
+        InputError: as `read_record`, or the dataset is gone.
+    """
+    info = read_record(run)["dataset"]
+    cache = yaml.safe_load((run / "config.yaml").read_text())["data"]["cache"]
+    folder = Path(cache or os.environ.get("MSMREC_CACHE", "artifacts")) / "datasets"
+    folder /= f"{info['name']}-{info['fingerprint']}"
+    if not folder.is_dir():
+        again = f"python -m msmrec prepare --config {run}/config.yaml"
+        raise InputError(f"{run}: its dataset {folder} is not there; make it: {again}")
+    return Dataset(folder)
 
 
 def unfinished(run: Path, config: dict[str, Any]) -> str | None:

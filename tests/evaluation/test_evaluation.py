@@ -20,7 +20,9 @@ def write_run(folder: Path, tiny: Dataset, config: str, hit: pl.Expr) -> Path:
     folder.mkdir(parents=True)
     users = tiny.users.select("user_id").with_columns(hit.cast(pl.Float32).alias("hit_rate@10"))
     users.with_columns((pl.col("hit_rate@10") / 2).alias("ndcg@10")).write_parquet(folder / "per_user.parquet")
-    (folder / "metrics.json").write_text(json.dumps({"config": config, "dataset": tiny.info}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"config": config, "dataset": tiny.info, "protocol": {}, "test": {}, "train": {}})
+    )
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"cache": str(tiny.folder.parents[1])}}))
     return folder
 
@@ -84,7 +86,7 @@ def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, t
     (runs[1] / "metrics.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="another dataset"):
         compare_slices(runs)
-    with pytest.raises(InputError, match="not finished"):
+    with pytest.raises(InputError, match="its training did not end"):
         compare_slices([tmp_path])
     pl.DataFrame({"user_id": [1], "auc": [0.5]}).write_parquet(runs[0] / "per_user.parquet")
     with pytest.raises(InputError, match="not a ranking run"):

@@ -98,6 +98,15 @@ def test_only_training_rows_are_edges(tiny: Dataset, tmp_path: Path) -> None:
     assert len(edges(tiny)[0]) == tiny.info["num_train"]
 
 
+def test_the_leak_is_all_rows_but_each_users_last(tiny_clicks: Dataset) -> None:
+    user, item = training_edges(tiny_clicks, leak=True)
+    assert len(user) == len(tiny_clicks.item_id) - tiny_clicks.num_users
+    last = {(u, tiny_clicks.item_id[tiny_clicks.offsets[u + 1] - 1]) for u in range(1, tiny_clicks.num_users + 1)}
+    assert not last & set(zip(user.tolist(), item.tolist(), strict=True))
+    honest = set(zip(*(x.tolist() for x in training_edges(tiny_clicks)), strict=True))
+    assert len(honest) < len(user)
+
+
 def test_edges_above_a_rating(tiny: Dataset) -> None:
     rows = (tiny.column("split") == TRAIN) & (tiny.column("rating") > 3)
     loader = EdgeLoader(tiny, 50, CPU, above=3)

@@ -25,16 +25,20 @@ class EdgeBatch(NamedTuple):
         return len(self.user_id)
 
 
-def training_edges(dataset: Dataset, above: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def training_edges(dataset: Dataset, above: float | None = None, leak: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Users and items of the training part's rows, sorted by user.
 
     Args:
         above: only rows with a higher rating; None for all rows.
+        leak: of all parts, each user's last row left out. A defect, for comparison with results that have it.
 
     Returns:
         (E,) int32 users and (E,) int32 items.
     """
     rows = dataset.column(SPLIT) == TRAIN
+    if leak:
+        rows = np.ones(len(rows), dtype=bool)
+        rows[dataset.offsets[2:] - 1] = False
     if above is not None:
         rows &= dataset.column(RATING) > above
     if not rows.any():
@@ -49,7 +53,7 @@ class EdgeLoader(EpochLoader):
         dataset: a prepared dataset; only its training part is read.
         batch_size: edges.
         device: where the arrays lie and the batches are made.
-        above: only edges with a higher rating; None for all.
+        above, leak: see `training_edges`.
         by_user: the edges of a user come one after the other, so a batch has few users, with all they have.
         seed: with `epoch`, decides the order.
         rank, world_size: this process and how many there are; each gets an equal part of the epoch's order.
@@ -61,12 +65,13 @@ class EdgeLoader(EpochLoader):
         batch_size: int,
         device: torch.device,
         above: float | None = None,
+        leak: bool = False,
         by_user: bool = False,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        user, item = training_edges(dataset, above)
+        user, item = training_edges(dataset, above, leak)
         self.user, self.item = torch.from_numpy(user).to(device), torch.from_numpy(item).to(device)
         self.by_user, self.num_users = by_user, dataset.num_users
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size

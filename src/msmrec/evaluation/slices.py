@@ -1,16 +1,14 @@
 """Where a model is good and where not: its test metrics by popularity of the target and by activity of the user."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-import yaml
 
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TRAIN, USER_ID
 from msmrec.data.prepare import Dataset
+from msmrec.run_folder import dataset_of, read_record
 
 METRICS = ("hit_rate@10", "ndcg@10")
 COLD = ("cold_recall@10", "cold_ndcg@10")  # of targets without any training rating, among all items
@@ -71,18 +69,14 @@ def compare_slices(runs: Sequence[Path]) -> str:
     tables: dict[str, list[pl.DataFrame]] = {}
     fingerprints = set()
     for run in runs:
-        if not (run / "metrics.json").is_file():
-            raise InputError(f"{run}: no metrics.json; the run is not finished")
-        record = json.loads((run / "metrics.json").read_text())
+        record = read_record(run)
         if METRICS[0] not in pl.read_parquet_schema(run / "per_user.parquet"):
             raise InputError(f"{run}: not a ranking run, so it has no {METRICS[0]} to slice")
-        config = yaml.safe_load((run / "config.yaml").read_text())
         info = record["dataset"]
         fingerprints.add(info["fingerprint"])
         if len(fingerprints) > 1:
             raise InputError(f"{run} is on another dataset than the runs before it; compare runs on one dataset")
-        cache = Path(config["data"]["cache"] or os.environ.get("MSMREC_CACHE", "artifacts"))
-        dataset = Dataset(cache / "datasets" / f"{info['name']}-{info['fingerprint']}")
+        dataset = dataset_of(run)
         columns = pl.read_parquet_schema(run / "per_user.parquet")
         if "variant" not in columns:
             tables.setdefault(record["config"], []).append(slices(run, dataset))

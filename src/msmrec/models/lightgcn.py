@@ -187,6 +187,8 @@ class LightGCN(RecModule):
         temperature: None scores by inner product; a number scores by cosine over this temperature.
         l2: times the squared length of the batch's own vectors (before propagation), divided by its edges.
         edges_above: only ratings above it are edges, of the graph and of the loss; None for all.
+        leak: edges of the validation and test parts too, each user's last left out, as RALLRec's published code has
+            them: for comparison with such results only.
         **optimisation: see RecModule.
     """
 
@@ -201,6 +203,7 @@ class LightGCN(RecModule):
         temperature: float | None = None,
         l2: float = 1e-4,
         edges_above: float | None = None,
+        leak: bool = False,
         **optimisation: object,
     ) -> None:
         super().__init__(**optimisation)  # type: ignore[arg-type]
@@ -208,7 +211,7 @@ class LightGCN(RecModule):
             raise InputError(f"model.num_negatives {num_negatives}: at least 1")
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
         self.loss, self.num_negatives, self.temperature = loss, num_negatives, temperature
-        self.l2, self.edges_above = l2, edges_above
+        self.l2, self.edges_above, self.leak = l2, edges_above, leak
         self._whole = loss == "softmax" and num_negatives is None
         self.embedding = nn.Embedding(num_users + num_items + 2, embedding_dim)  # users 0..U, then items 0..N
         nn.init.normal_(self.embedding.weight, std=0.1)
@@ -225,7 +228,7 @@ class LightGCN(RecModule):
         """Builds the graph from the training part, whatever the stage."""
         data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.graph is None:
-            user, item = training_edges(data.dataset, self.edges_above)
+            user, item = training_edges(data.dataset, self.edges_above, self.leak)
             self.set_edges(torch.from_numpy(user), torch.from_numpy(item), data.place()[0])
 
     def set_edges(self, user: Tensor, item: Tensor, device: torch.device | str = "cpu") -> None:
@@ -239,12 +242,16 @@ class LightGCN(RecModule):
         """Shuffled edges; for the softmax over all items those of a user together, which makes it cheap."""
         device, rank, world_size = data.place()
         return EdgeLoader(
-            data.dataset, data.batch_size, device, self.edges_above, self._whole, data.seed, rank, world_size
+            data.dataset, data.batch_size, device, self.edges_above, self.leak, self._whole, data.seed, rank, world_size
         )
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """Which rows are edges."""
-        return {**super().protocol(data), "edges_above": self.edges_above}
+        return {
+            **super().protocol(data),
+            "edges_above": self.edges_above,
+            **({"trained_on_test": True} if self.leak else {}),
+        }
 
     # -- vectors ------------------------------------------------------------------------------------------------------
 
