@@ -18,7 +18,7 @@ FOLDER = "analysis"
 
 @dataclass
 class Analysis:
-    """What the gate of a run does. Intervals are of 95%, by bootstrap over users; p values are Holm's, table by table."""
+    """What the gate of a run does. Intervals are of 95%, by bootstrap over users; p is corrected (Holm) table by table."""
 
     users: pl.DataFrame
     """user_id, raw_user_id, group, popular_share, num_items, entropy (0 to 1), a column for each modality (weight at
@@ -26,7 +26,7 @@ class Analysis:
     items: pl.DataFrame
     """item_id, raw_item_id, title, count, a column for each modality (mean weight where the item stands)"""
     leanings: pl.DataFrame
-    """user_id, raw_user_id, modality, lift (weight over the mean user's), change (second half less first); in hindsight"""
+    """in hindsight: user_id, raw_user_id, modality, lift (over the mean user's weight), change (second half - first)"""
     groups: pl.DataFrame
     """group, modality, users, mean, low, high"""
     group_tests: pl.DataFrame
@@ -69,20 +69,14 @@ def analyse(
         InputError: a model without a gate, a lambda that makes no or all items popular, or UMAP is not installed.
     """
     model, dataset = gated(run), run.data.dataset
-    if resamples < 100:
-        raise InputError(f"--resamples {resamples}: an interval needs at least 100")
     popular = groups.popular_items(dataset, popular_above)
     gate = read_gate(model, dataset)
     share = groups.popular_shares(gate, popular)
     group = groups.equal_width_groups(share)
     m = len(gate.names)
+    removed = removal.removals(run, model, gate)
     of_groups, of_places, of_halves, of_removals = measure(
-        [
-            groups.group_means(gate, group),
-            drift.positions(gate),
-            drift.halves(gate),
-            removal.removals(run, model, gate),
-        ],
+        [groups.group_means(gate, group), drift.positions(gate), drift.halves(gate), removed],
         [(len(groups.large_groups(group)), m), (drift.STEPS, m), (2, m), (m + 2, len(removal.METRICS))],
         resamples,
         seed,
