@@ -18,7 +18,7 @@ FOLDER = "analysis"
 
 @dataclass
 class Analysis:
-    """What the gate of a run does. Intervals are of 95%, by bootstrap over users; p is corrected (Holm) table by table."""
+    """What the gate of a run does. Intervals are of 95%, by bootstrap over users; p is corrected (Holm) in each table."""
 
     users: pl.DataFrame
     """user_id, raw_user_id, group, popular_share, num_items, entropy (0 to 1), a column for each modality (weight at
