@@ -206,7 +206,7 @@ def analyse(args: Sequence[str]) -> None:
     parser.add_argument(
         "--popular_above",
         type=float,
-        help="the paper's lambda: share of training interactions above which an item is popular (default: 3 / items)",
+        help="the paper's lambda: share of training interactions above which an item is popular (default: 2 / items)",
     )
     parser.add_argument(
         "--maps", default=",".join(METHODS), help="tsne, umap, both (default: %(default)s) or none of them (none)"

@@ -48,7 +48,7 @@ def test_groups_are_bins_of_equal_width_of_the_popular_share(tiny: Dataset) -> N
         with pytest.raises(InputError, match=why):
             groups.popular_items(tiny, above)
     assert set(np.flatnonzero(groups.popular_items(tiny, None)[1:])) == set(
-        np.flatnonzero(count / count.sum() > 3 / tiny.num_items)
+        np.flatnonzero(count / count.sum() > 2 / tiny.num_items)
     )
 
 
