@@ -50,7 +50,7 @@ class Analysis:
 def analyse(
     run: OpenRun,
     popular_above: float | None = None,
-    methods: Sequence[str] = maps.METHODS,
+    methods: Sequence[str] = (),
     map_items: int = 600,
     neighbours: int = 10,
     resamples: int = 10_000,
@@ -61,7 +61,7 @@ def analyse(
     Args:
         run: of MSMRec.
         popular_above: lambda, the share of all training interactions from which an item is popular; None: 2 / N.
-        methods: of the maps, any of tsne and umap. map_items: items of a map, drawn at random.
+        methods: of the maps, any of tsne and umap; they take longer than all else. map_items: items of a map, drawn at random.
         neighbours: k of the neighbour purity.
         resamples: of the users. seed: of the resampling and the maps.
 
