@@ -61,7 +61,8 @@ def analyse(
     Args:
         run: of MSMRec.
         popular_above: lambda, the share of all training interactions from which an item is popular; None: 2 / N.
-        methods: of the maps, any of tsne and umap; they take longer than all else. map_items: items of a map, drawn at random.
+        methods: of the maps, any of tsne and umap; they take the longest.
+        map_items: items of a map, drawn at random.
         neighbours: k of the neighbour purity.
         resamples: of the users. seed: of the resampling and the maps.
 
