@@ -60,7 +60,9 @@ def entropy(weights: NDArray[np.float32]) -> Array:
     """(U,) of the weights (U, M), over its largest value log M: 0 all on one modality, 1 all alike."""
     w = weights.astype(np.float64)
     logs = np.log(w, out=np.zeros_like(w), where=w > 0)
-    return np.clip(-(w * logs).sum(1) / np.log(max(w.shape[1], 2)), 0, 1)  # float32 weights sum to 1 only about
+    # float32 weights sum to 1 only about
+    share: Array = np.clip(-(w * logs).sum(1) / np.log(max(w.shape[1], 2)), 0, 1)
+    return share
 
 
 def group_means(gate: Gate, group: NDArray[np.int64]) -> Means:
