@@ -109,8 +109,9 @@ def test_8_bit_weights_are_multiplied_as_they_are(trained: Path) -> None:
     assert len(layers) == 2 * 7
     for layer in layers:
         inputs = torch.randn(5, layer.in_features)
-        weights = layer.weight.CB.float() * layer.weight.SCB.float()[:, None] / 127
-        torch.testing.assert_close(layer.eval()(inputs), inputs @ weights.T)
+        found, state = layer.eval()(inputs), layer.state
+        weights = state.CB.float() * state.SCB.float()[:, None] / 127
+        torch.testing.assert_close(found, inputs @ weights.T)
 
 
 def test_targets_that_share_prompts_train_and_score(world: dict[str, Any], trained: Path) -> None:

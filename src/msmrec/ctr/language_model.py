@@ -101,12 +101,13 @@ def _attention(
 
 
 def _float_products(decoder: Any) -> None:
-    """Multiplies 8-bit weights in the activations' type, as bitsandbytes does on a CPU while a layer is in training.
+    """Multiplies quantised weights in the type of the activations, as bitsandbytes does on a CPU in training mode.
 
-    When it is not, it also rounds the activations to 8 bits, which on a CPU takes longer than the products.
+    In the other it rounds the activations too at 8 bits, which on a CPU takes longer than the products, and at 4
+    bits it repacks the weights, which fails where a layer's width is no multiple of 64.
     """
     for layer in decoder.modules():
-        if type(layer).__name__ == "Linear8bitLt" and layer.weight.device.type == "cpu":
+        if type(layer).__name__ in ("Linear8bitLt", "Linear4bit") and layer.weight.device.type == "cpu":
             layer.register_forward_pre_hook(_in_training)
 
 
