@@ -1,157 +1,275 @@
-"""Tokens a second of the click head and of the plain recipe, on the same random Llama: training and scoring.
+"""Click prediction by a language model: samples a second and AUC, ours beside the transformers Trainer as it comes.
 
-    OMP_NUM_THREADS=2 python benchmarks/language_model.py --shape tiny --quantisation 8bit none
-    python benchmarks/language_model.py --shape 8b --quantisation 8bit none --samples 64     # on a GPU
+    OMP_NUM_THREADS=2 python benchmarks/language_model.py --base runs/tiny_llama_ml1m/seed=0/model
+    python benchmarks/language_model.py --shape 8b --quantisation 8bit none --samples 256        # on a GPU
 
-Ours: batches of like length, padded on the right without a mask, two rows of the output matrix at the last position.
-Plain: batches in the order of the samples, padded on the left with a mask, logits of the whole vocabulary at every
-position, as a causal language model's own loss and `generate` have it (the recipe of the transformers Trainer).
-Prompts are random tokens of lengths that vary; weights are random. Quality is no matter here.
+All read the same samples of MovieLens 1M (in MSMREC_DATA), in windows of neighbouring ones, and train LoRA on q and v
+with AdamW, in steps of equally many samples; a step's seconds hold all that it takes but tokenising, and AUC is that of
+the same test samples after one pass over the training samples.
+
+trainer: prompts with the K latest ratings, in the order of the samples, padded on the left with a mask, logits of the
+    whole vocabulary at every position (`Trainer.train`, `Trainer.predict`).
+ours: the same prompts, of like length, padded on the right, two rows of the output matrix at the last position.
+window: K to K + window - 1 ratings, up to `window` neighbouring samples in one sequence (Retriever.window).
+
+Without a base, or at the 8b shape, weights are random: then AUC says nothing.
 """
 
 import argparse
+import json
+import os
 import resource
+import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+from torchmetrics.functional.classification import binary_auroc
+
+from msmrec.columns import RATING, TEST, TRAIN
+from msmrec.ctr.batches import PromptLoader
+from msmrec.ctr.language_model import load, prompt_tokens
+from msmrec.data.prepare import Dataset, SplitProtocol, prepare
+from msmrec.data.samples import sample_rows
+from msmrec.data.sources.movielens import MovieLens
+from msmrec.llm.weights import load_causal_lm
+from msmrec.retrieval.history import history_start, recent_history
+from msmrec.retrieval.prompts import Prompts, PromptTemplate, in_time
 
 SHAPES = {
     "tiny": {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256},
     "8b": {
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
+        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
         "intermediate_size": 14336,
     },
-}
+}  # fmt: skip
 VOCABULARY = {"tiny": 4096, "8b": 128_256}
-YES, NO = 10, 11
+TEMPLATE = PromptTemplate(  # as in configs/tiny_llama_ml1m.yaml
+    system="Will the user like the movie? Yes or No.", profile="{gender}, {age}, {occupation}.", history="Rated:",
+    entry="{rating} {title}", question="Next {title} {genres}",
+)  # fmt: skip
+LORA = {"lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "lora_targets": ["q_proj", "v_proj"]}
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def lengths(count: int, shape: str) -> np.ndarray:
-    """Tokens of prompts: about 118 for the tiny one's, 420 for Llama 3.1's."""
-    mean, spread = (118, 20) if shape == "tiny" else (420, 70)
-    drawn = np.random.default_rng(0).normal(mean, spread, count)
-    return np.clip(drawn, mean / 2, mean * 1.6).astype(np.int64)
+class Ours:
+    """The click head's batches, forward pass and score, without Lightning around them."""
+
+    def __init__(self, base: str, quantisation: Any, prompts: Prompts, k: int, window: int, batch: int) -> None:
+        made = load(base, TEMPLATE, quantisation, gradient_checkpointing=False, **LORA)  # type: ignore[arg-type]
+        self.decoder: Any = made.decoder.to(DEVICE) if quantisation == "none" else made.decoder
+        self.answers, self.k, self.window, self.batch = made.answers.to(DEVICE), k, window, batch
+        self.tokens = prompt_tokens(made.tokenizer, prompts, 2048)
+        trained = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
+
+    def batches(self, rows: np.ndarray, label: np.ndarray, shuffle: bool) -> PromptLoader:
+        history = in_time(recent_history(self.tokens.prompts.dataset, rows, self.k, self.window))
+        positions = 1 << 30
+        options: dict[str, Any] = {"share": self.window > 1, "device": DEVICE, "shuffle": shuffle}
+        whole = PromptLoader(self.tokens, rows, history, label, tokens_per_batch=positions, **options)
+        positions = int(whole.length.sum() / len(rows) * self.batch)  # about `batch` samples
+        return PromptLoader(self.tokens, rows, history, label, tokens_per_batch=positions, **options)
+
+    def logits(self, batch: Any) -> Tensor:
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+            states = self.decoder(
+                inputs_embeds=self.decoder.get_input_embeddings()(batch.input_ids), position_ids=batch.position,
+                attention_mask=batch.mask(), use_cache=False,
+            ).last_hidden_state  # fmt: skip
+        both = states[batch.sequence, batch.last].float() @ self.answers.T
+        return both[:, 0] - both[:, 1]
+
+    def train(self, rows: np.ndarray, label: np.ndarray) -> None:
+        self.decoder.train()
+        for batch in self.batches(rows, label, shuffle=True):
+            F.binary_cross_entropy_with_logits(self.logits(batch), batch.label).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def score(self, rows: np.ndarray, label: np.ndarray) -> tuple[Tensor, Tensor]:
+        self.decoder.eval()
+        with torch.no_grad():
+            parts = [(self.logits(batch), batch.label) for batch in self.batches(rows, label, shuffle=False)]
+        logits, labels = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+        return logits, labels
 
 
-def ours(model: torch.nn.Module, prompts: list[Tensor], budget: int, device: torch.device) -> Iterator[Tensor]:
-    """Log odds of a batch at a time."""
-    answers = model.get_output_embeddings().weight[[YES, NO]].detach().float()
-    order = sorted(range(len(prompts)), key=lambda k: -len(prompts[k]))
-    begin = 0
-    while begin < len(order):
-        width = len(prompts[order[begin]])
-        group = order[begin : begin + max(1, budget // width)]
-        begin += len(group)
-        ids = torch.zeros(len(group), width, dtype=torch.long)
-        for row, k in enumerate(group):
-            ids[row, : len(prompts[k])] = prompts[k]
-        last = torch.tensor([len(prompts[k]) - 1 for k in group], device=device)
-        states = model.model(input_ids=ids.to(device), use_cache=False).last_hidden_state
-        both = states[torch.arange(len(group), device=device), last].float() @ answers.T
-        yield both[:, 0] - both[:, 1]
+class Plain:
+    """The transformers Trainer with peft, as their examples have it."""
+
+    def __init__(self, base: str, quantisation: Any, prompts: Prompts, k: int, batch: int, folder: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        tokenizer, model = load_causal_lm(base, quantisation, torch.bfloat16)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        self.tokens, self.k = prompt_tokens(tokenizer, prompts, 2048), k
+        self.yes, self.no = (tokenizer.encode(word, add_special_tokens=False)[0] for word in ("Yes", "No"))
+        arguments = transformers.TrainingArguments(
+            output_dir=str(folder), per_device_train_batch_size=batch, per_device_eval_batch_size=batch,
+            num_train_epochs=1, learning_rate=1e-3, lr_scheduler_type="constant", bf16=True, report_to=[],
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=DEVICE.type == "cpu",
+        )  # fmt: skip
+        self.trainer = transformers.Trainer(
+            model=get_peft_model(model, config), args=arguments, data_collator=self.collate,
+            preprocess_logits_for_metrics=lambda logits, _: logits[:, -2, [self.yes, self.no]].float(),
+        )  # fmt: skip
+
+    def samples(self, rows: np.ndarray, label: np.ndarray) -> list[list[int]]:
+        """Tokens of prompts with their answer."""
+        made = self.tokens(rows, in_time(recent_history(self.tokens.prompts.dataset, rows, self.k)))
+        prompts = np.split(made.input_ids, np.cumsum(made.length)[:-1])
+        return [
+            [*prompt.tolist(), self.yes if liked else self.no] for prompt, liked in zip(prompts, label, strict=True)
+        ]
+
+    @staticmethod
+    def collate(samples: list[list[int]]) -> dict[str, Tensor]:
+        width = max(map(len, samples))
+        ids, mask = torch.zeros(len(samples), width, dtype=torch.long), torch.zeros(len(samples), width).long()
+        for row, sample in enumerate(samples):
+            ids[row, width - len(sample) :], mask[row, width - len(sample) :] = torch.tensor(sample), 1
+        labels = torch.full_like(ids, -100)
+        labels[:, -1] = ids[:, -1]  # the answer is all that is learned
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    def train(self, samples: list[list[int]]) -> None:
+        self.trainer.train_dataset = samples
+        self.trainer.train()
+
+    def score(self, samples: list[list[int]]) -> Tensor:
+        both: Tensor = torch.from_numpy(self.trainer.predict(samples).predictions)
+        return both[:, 0] - both[:, 1]
 
 
-def plain(model: torch.nn.Module, prompts: list[Tensor], budget: int, device: torch.device) -> Iterator[Tensor]:
-    """Log odds of a batch at a time."""
-    size = max(1, budget // max(len(p) for p in prompts))
-    for begin in range(0, len(prompts), size):
-        group = prompts[begin : begin + size]
-        width = max(len(p) for p in group)
-        ids, mask = torch.zeros(len(group), width, dtype=torch.long), torch.zeros(len(group), width, dtype=torch.long)
-        for row, prompt in enumerate(group):
-            ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = prompt, 1
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits[:, -1].float()
-        yield logits[:, YES] - logits[:, NO]
+def drawn(dataset: Dataset, part: int, count: int, k: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """(S,) samples of a part, whole windows of users at random, and (S,) whether they are liked."""
+    rows = sample_rows(dataset, part)
+    group = np.unique(history_start(dataset, rows, k, window), return_inverse=True)[1]
+    rows = rows[np.argsort(np.random.default_rng(0).permutation(group.max() + 1)[group], kind="stable")][:count]
+    return rows, dataset.column(RATING)[rows] > 3
+
+
+def seconds(work: Callable[[], Any], repetitions: int, clock: Callable[[], float]) -> list[float]:
+    taken = []
+    for _ in range(repetitions):
+        begun = clock()
+        work()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(clock() - begun)
+    return taken
+
+
+def measure(way: str, args: argparse.Namespace, quantisation: str, base: str, dataset: Dataset) -> dict[str, Any]:
+    """One row of the table."""
+    clock = time.process_time if args.processor_time else time.perf_counter
+    prompts = Prompts(dataset, TEMPLATE, 3.0)
+    training, scored = (drawn(dataset, part, args.samples, args.k, args.window) for part in (TRAIN, TEST))
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        if way == "trainer":
+            peer = Plain(base, quantisation, prompts, args.k, args.batch, Path(folder))
+            to_train, to_score = peer.samples(*training), peer.samples(*scored)
+            peer.train(to_train[: args.batch])  # warms up, as below
+            trained = seconds(lambda: peer.train(to_train), 1, clock)
+            auc = binary_auroc(peer.score(to_score), torch.from_numpy(scored[1]).long())
+            trained += seconds(lambda: peer.train(to_train), args.repetitions - 1, clock)
+            scoring = seconds(lambda: peer.score(to_score), args.repetitions, clock)
+        else:
+            window = args.window if way == "window" else 1
+            ours = Ours(base, quantisation, prompts, args.k, window, args.batch)
+            ours.train(*(column[: args.batch] for column in training))
+            trained = seconds(lambda: ours.train(*training), 1, clock)
+            logits, label = ours.score(*scored)
+            auc = binary_auroc(logits, label.long())
+            trained += seconds(lambda: ours.train(*training), args.repetitions - 1, clock)
+            scoring = seconds(lambda: ours.score(*scored), args.repetitions, clock)
+    on_gpu = DEVICE.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return {
+        "weights": {"none": "bf16"}.get(quantisation, quantisation), "way": way,
+        "training": [round(len(training[0]) / t, 1) for t in trained],
+        "scoring": [round(len(scored[0]) / t, 1) for t in scoring],
+        "auc": round(float(auc), 4), "peak_gib": round(peak / 2**30, 2),
+    }  # fmt: skip
+
+
+def random_model(shape: str, base: str | None, prompts: Prompts, folder: Path) -> None:
+    """Writes a Llama with random weights and, where no base lends one, a tokenizer of the prompts' words."""
+    if base is not None:
+        transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    else:
+        from tokenizers import ByteLevelBPETokenizer
+
+        made = ByteLevelBPETokenizer()
+        words = [*prompts.heads, *prompts.entries, *prompts.tails, *["Yes", "No"] * 100]
+        made.train_from_iterator(words, vocab_size=VOCABULARY["tiny"], special_tokens=["<s>"], show_progress=False)
+        made.save(str(folder / "tokenizer.json"))
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "tokenizer.json"), bos_token="<s>", pad_token="<s>"
+        ).save_pretrained(folder)
+    config = transformers.LlamaConfig(vocab_size=VOCABULARY[shape], max_position_embeddings=8192, **SHAPES[shape])
+    torch.set_default_dtype(torch.bfloat16)
+    with DEVICE:
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    torch.set_default_dtype(torch.float32)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="tiny")
+    parser.add_argument("--base", help="folder of a language model, e.g. runs/tiny_llama_ml1m/seed=0/model")
     parser.add_argument("--quantisation", nargs="+", choices=["none", "8bit", "4bit"], default=["8bit", "none"])
-    parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--budget", type=int, default=8192, help="positions in a batch")
+    parser.add_argument(
+        "--ways", nargs="+", choices=["trainer", "ours", "window"], default=["trainer", "ours", "window"]
+    )
+    parser.add_argument("--samples", type=int, default=1024, help="trained on, and as many others scored")
+    parser.add_argument("--batch", type=int, default=64, help="samples of a step")
+    parser.add_argument("--k", type=int, default=8)
+    parser.add_argument("--window", type=int, default=16)
+    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--processor-time", action="store_true", help="for a busy machine, with OMP_NUM_THREADS=1")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{args.shape} Llama, {args.samples} prompts, {where}, torch {torch.__version__}\n")
-    print("| weights | way | training tokens/s | scoring tokens/s | peak memory, GiB |")
-    print("|---|---|---|---|---|")
-    vocabulary, drawn = VOCABULARY[args.shape], lengths(args.samples, args.shape)
-    generator = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(20, vocabulary, (int(n),), generator=generator) for n in drawn]
+    root, cache = Path(os.environ.get("MSMREC_DATA", "data")), Path(os.environ.get("MSMREC_CACHE", "artifacts"))
+    protocol = SplitProtocol(min_user_count=0, min_item_count=0, split="global_time", min_history=5)
+    dataset = prepare(MovieLens("ml-1m"), root, cache, protocol)
+    where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     with tempfile.TemporaryDirectory() as folder:
-        config = LlamaConfig(vocab_size=vocabulary, max_position_embeddings=8192, **SHAPES[args.shape])
-        torch.set_default_dtype(torch.bfloat16)
-        with device:
-            LlamaForCausalLM(config).save_pretrained(folder)
-        torch.set_default_dtype(torch.float32)
+        base = args.base
+        if base is None or args.shape != "tiny":
+            random_model(args.shape, args.base, Prompts(dataset, TEMPLATE, 3.0), Path(folder))
+            base = folder
+        rows = []
         for quantisation in args.quantisation:
-            for name, way in (("ours", ours), ("plain", plain)):
-                print(measure(folder, quantisation, name, way, prompts, args.budget, device))
+            for way in args.ways:
+                rows.append(measure(way, args, quantisation, base, dataset))
+                print(f"{quantisation} {way}: done", file=sys.stderr)
+    if args.json:
+        print(json.dumps({"shape": args.shape, "where": where, "versions": versions, "rows": rows}))
+        return
+    print(f"{args.shape} Llama, {args.samples} samples, K {args.k}, window {args.window}, {where}, {versions}\n")
+    print("| weights | way | training, samples/s | scoring, samples/s | AUC | peak memory, GiB |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        train, score = (spread(row[name]) for name in ("training", "scoring"))
+        print(f"| {row['weights']} | {row['way']} | {train} | {score} | {row['auc']:.4f} | {row['peak_gib']:.2f} |")
 
 
-def measure(
-    folder: str,
-    quantisation: str,
-    name: str,
-    way: Callable[..., Iterator[Tensor]],
-    prompts: list[Tensor],
-    budget: int,
-    device: torch.device,
-) -> str:
-    """One row of the table."""
-    from peft import LoraConfig, get_peft_model
-
-    options = {"dtype": torch.bfloat16}
-    if quantisation != "none":
-        options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{quantisation}": True})
-    model = AutoModelForCausalLM.from_pretrained(Path(folder), device_map={"": device}, **options)
-    get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    tokens = sum(map(len, prompts))
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-    def train() -> None:
-        for odds in way(model, prompts, budget, device):
-            F.binary_cross_entropy_with_logits(odds, torch.ones_like(odds)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    def score() -> None:
-        with torch.no_grad():
-            for odds in way(model, prompts, budget, device):
-                odds.sum().item()
-
-    rates = []
-    for work in (train, score):
-        seconds = []
-        for repetition in range(3):  # the first warms up
-            begun = time.perf_counter()
-            work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repetition:
-                seconds.append(time.perf_counter() - begun)
-        rates.append(tokens / min(seconds))
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else rss()
-    return f"| {quantisation} | {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {peak:.2f} |"
-
-
-def rss() -> float:
-    """Peak memory of the process in GiB; on a CPU it does not go down from row to row."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def spread(rates: list[float]) -> str:
+    """Median, and the least and the most."""
+    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
 
 
 if __name__ == "__main__":

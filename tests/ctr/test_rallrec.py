@@ -91,15 +91,47 @@ def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_
     whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained / "adapter").eval()
     yes, no = (answer_token(model.tokenizer, a) for a in ("Yes", "No"))
     with torch.no_grad():
-        out = whole(input_ids=batch.input_ids).logits[torch.arange(len(batch.last)), batch.last]
+        out = whole(input_ids=batch.input_ids).logits[batch.sequence, batch.last]
     wanted = torch.softmax(out[:, [yes, no]], 1)[:, 0]
     # int8 weights here, float32 there
     assert (wanted - torch.sigmoid(logits)).abs().max() < 0.03
 
 
 def one_sample(batch: Any, k: int) -> Any:
-    length = int(batch.last[k]) + 1
-    return type(batch)(*(part[k : k + 1, :length] if part.dim() == 2 else part[k : k + 1] for part in batch))
+    length, parts = int(batch.last[k]) + 1, batch._asdict()
+    one = {name: parts[name][k : k + 1] for name in ("user_id", "target_item", "label", "last")}
+    cut = {name: parts[name][k : k + 1, :length] for name in ("input_ids", "soft_item")}
+    return batch._replace(**one, **cut, sequence=torch.zeros(1, dtype=torch.long))
+
+
+def test_8_bit_weights_are_multiplied_as_they_are(trained: Path) -> None:
+    layers = [layer for layer in fitted(trained).modules() if type(layer).__name__ == "Linear8bitLt"]
+    assert len(layers) == 2 * 7
+    for layer in layers:
+        inputs = torch.randn(5, layer.in_features)
+        found, state = layer.eval()(inputs), layer.state
+        weights = state.CB.float() * state.SCB.float()[:, None] / 127
+        torch.testing.assert_close(found, inputs @ weights.T)
+
+
+def test_targets_that_share_prompts_train_and_score(world: dict[str, Any], trained: Path) -> None:
+    changes = {"model.init_args.retriever": {"channels": "recent", "k": 6, "window": 4}}
+    run = train(start(world, "window", **changes))
+    record = json.loads((run / "metrics.json").read_text())
+    plain = pl.read_parquet(trained / "predictions.parquet").select("user_id", "item_id").sort("user_id", "item_id")
+    shared = pl.read_parquet(run / "predictions.parquet").select("user_id", "item_id").sort("user_id", "item_id")
+    assert shared.equals(plain)
+    assert {k.split("/")[1]: v for k, v in evaluate(["--run", str(run)]).items()} == record["test"]
+    # The same samples, each in a prompt of its own.
+    model = fitted(run)
+    loader = model.eval_loader(model.trainer.datamodule, 2)
+    assert (loader.count > 1).any()
+    model.retriever.window = 1
+    apart = model._prompt_loader(model.trainer.datamodule, loader.rows, loader.history, 4096, shuffle=False)
+    with torch.no_grad():
+        both = [torch.cat([model.logits(batch) for batch in made]) for made in (loader, apart)]
+        items = [torch.cat([batch.user_id * 1000 + batch.target_item for batch in made]) for made in (loader, apart)]
+    torch.testing.assert_close(both[0][items[0].argsort()], both[1][items[1].argsort()], atol=1e-4, rtol=1e-4)
 
 
 def test_activations_are_recomputed_where_asked(trained: Path, world: dict[str, Any]) -> None:
@@ -172,6 +204,9 @@ def test_settings_that_would_mislead_are_refused(world: dict[str, Any], trained:
         train(start(world, "bare", **{"trainer.callbacks": []}))
     with pytest.raises(InputError, match="one needs the other"):
         train(start(world, "soft", **{"model.init_args.prompt": {"entry": "{soft} {title}"}}))
+    with pytest.raises(InputError, match=r"set it to false where retriever\.window is above 1"):
+        recent = {"channels": "recent", "window": 4}
+        train(start(world, "mixed", **{"model.init_args.retriever": recent, "model.init_args.augment": True}))
     with pytest.raises(InputError, match=r"tokens of the answer 'Certainly not'"):
         train(start(world, "long", **{"model.init_args.prompt": {"yes": "Certainly not"}}))
     with pytest.raises(InputError, match=r"could not be loaded .* set HF_TOKEN"):

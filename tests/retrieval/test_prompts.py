@@ -91,9 +91,9 @@ def test_of_a_long_prompt_the_oldest_ratings_go_first(tiny_clicks: Dataset) -> N
     rows = sample_rows(tiny_clicks, TEST)[:40]
     best_first = recent_history(tiny_clicks, rows, 6)
     whole = PromptTokens(prompts, in_bytes, [], [], None, 4000)
-    limit = int(whole.lengths(rows, best_first).min()) - 1
+    limit = int(whole.sizes(rows, best_first).length.min()) - 1
     cut = PromptTokens(prompts, in_bytes, [], [], None, limit)
-    assert (cut.lengths(rows, best_first) <= limit).all()
+    assert (cut.sizes(rows, best_first).length <= limit).all()
     for history in (best_first, in_time(best_first)):
         made = cut(rows, history)
         start = np.cumsum(made.length) - made.length

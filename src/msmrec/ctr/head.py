@@ -29,6 +29,7 @@ class LlamaCTR(ClickModule):
 
     The score is one softmax over two rows of the output matrix at the place of the answer, so the vocabulary's logits
     are never made: P(click) = sigmoid(h . (w_yes - w_no)). The loss is its cross-entropy: on the answer only.
+    With `retriever.window` above 1 targets share sequences, each scored as its prompt alone would be (batches.py).
 
     Args:
         retriever: which earlier ratings a prompt holds.
@@ -97,6 +98,10 @@ class LlamaCTR(ClickModule):
         self.lora_targets, self.soft_token, self.soft = list(lora_targets), soft_token, list(soft)
         self.joint, self.joint_weight = joint, joint_weight
         self.uses_soft = "{soft}" in prompt.entry + prompt.question
+        if augment and retriever.window > 1:
+            raise InputError(
+                "model.augment orders histories by rank too: set it to false where retriever.window is above 1"
+            )
         if self.uses_soft != bool(self.soft or joint):
             raise InputError("{soft} in model.prompt and vectors in model.soft or model.joint: one needs the other")
         self.histories: RetrievalCallback | None = None
@@ -145,9 +150,12 @@ class LlamaCTR(ClickModule):
     # -- samples ------------------------------------------------------------------------------------------------------
 
     def train_rows(self, data: RecDataModule, epoch: int) -> np.ndarray:
-        """(S,) samples of an epoch: the same ones, or the next of one long shuffle."""
+        """(S,) samples of an epoch: the same ones, or the next of one long shuffle, in which those that share stay
+        together."""
         rows = sample_rows(data.dataset, TRAIN)
-        order = np.random.default_rng(data.seed).permutation(len(rows))
+        group = self.retriever.groups(data, rows)
+        place = np.argsort(np.random.default_rng(data.seed).permutation(int(group.max(initial=-1)) + 1))
+        order = np.argsort(place[group], kind="stable")
         count = min(self.train_samples, len(rows))
         begin = epoch * count if self.resample else 0
         chosen: np.ndarray = rows[order[(begin + np.arange(count)) % len(rows)]]
@@ -167,8 +175,8 @@ class LlamaCTR(ClickModule):
         device, rank, world_size = data.place()
         label = data.dataset.column(RATING)[rows] > data.label_above
         return PromptLoader(
-            self.tokens, rows, history, label, tokens_per_batch=tokens_per_batch, device=device, shuffle=shuffle,
-            seed=data.seed, rank=rank, world_size=world_size,
+            self.tokens, rows, history, label, share=self.retriever.window > 1, tokens_per_batch=tokens_per_batch,
+            device=device, shuffle=shuffle, seed=data.seed, rank=rank, world_size=world_size,
         )  # fmt: skip
 
     def train_loader(self, data: RecDataModule) -> PromptLoader:
@@ -207,7 +215,7 @@ class LlamaCTR(ClickModule):
     # -- the score ----------------------------------------------------------------------------------------------------
 
     def logits(self, batch: PromptBatch) -> Tensor:
-        """(B,) log odds of Yes against No, float32."""
+        """(S,) log odds of Yes against No, float32."""
         return self._logits(batch, self.aligned_vectors() if self.uses_soft else None)
 
     def _logits(self, batch: PromptBatch, aligned: Tensor | None) -> Tensor:
@@ -219,9 +227,10 @@ class LlamaCTR(ClickModule):
             soft = soft.to(embedded.dtype)
             is_soft = (batch.soft_item > 0)[..., None]
             embedded = torch.where(is_soft, F.embedding(batch.soft_item, soft), embedded)
-        states = self.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        rows = torch.arange(len(batch.last), device=states.device)
-        answer = states[rows, batch.last].float()  # (B, H)
+        states = self.language_model(
+            inputs_embeds=embedded, position_ids=batch.position, attention_mask=batch.mask(), use_cache=False
+        ).last_hidden_state
+        answer = states[batch.sequence, batch.last].float()  # (S, H)
         with torch.autocast(answer.device.type, enabled=False):
             both = answer @ self.answers.T
         odds: Tensor = both[:, 0] - both[:, 1]

@@ -50,6 +50,8 @@ def load(
     answers = whole.get_output_embeddings().weight[rows].detach().float().clone()
     decoder: Any = whole.model
     decoder.requires_grad_(False)
+    float32_attention(decoder)
+    _float_products(decoder)
     if gradient_checkpointing:
         _checkpoint_activations(decoder)
     if lora_rank:
@@ -72,6 +74,45 @@ def _checkpoint_activations(decoder: Any) -> None:
         decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     else:
         decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def float32_attention(decoder: Any) -> None:
+    """Lets a decoder compute attention in float32 on a CPU, and by transformers' `sdpa` elsewhere.
+
+    On a CPU the backward pass of PyTorch's kernel takes five times as long in bfloat16.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("sdpa_float32_on_cpu", _attention)
+    decoder.config._attn_implementation = "sdpa_float32_on_cpu"
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """(B, T, heads, D) states from (B, heads, T, D) each."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    with torch.autocast("cpu", enabled=False):
+        states, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)
+    return states.to(query.dtype), None
+
+
+def _float_products(decoder: Any) -> None:
+    """Multiplies quantised weights in the type of the activations, as bitsandbytes does on a CPU in training mode.
+
+    In the other it rounds the activations too at 8 bits, which on a CPU takes longer than the products, and at 4
+    bits it repacks the weights, which fails where a layer's width is no multiple of 64.
+    """
+    for layer in decoder.modules():
+        if type(layer).__name__ in ("Linear8bitLt", "Linear4bit") and layer.weight.device.type == "cpu":
+            layer.register_forward_pre_hook(_in_training)
+
+
+def _in_training(layer: nn.Module, _: Any) -> None:
+    layer.train()
 
 
 def answer_token(tokenizer: Any, answer: str) -> int:

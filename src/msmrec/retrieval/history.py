@@ -130,11 +130,24 @@ def _groups(dataset: Dataset, rows: np.ndarray) -> Iterator[_Group]:
             yield _Group(history.astype(np.int32), sample[place].astype(np.int32), real, order[place[real]])
 
 
-def recent_history(dataset: Dataset, rows: np.ndarray, k: int) -> np.ndarray:
-    """(S, k) int32 the k latest earlier ratings of the same user, latest first; -1 where there are fewer."""
-    start = dataset.offsets[dataset.user_id[rows]].astype(np.int32)
-    recent = rows[:, None].astype(np.int32) - np.arange(1, k + 1, dtype=np.int32)
+def recent_history(dataset: Dataset, rows: np.ndarray, k: int, window: int = 1) -> np.ndarray:
+    """(S, k + window - 1) int32 the latest earlier ratings of the same user, latest first; -1 where there are fewer.
+
+    They begin at `history_start`: each history has k to k + window - 1 of them.
+    """
+    start = history_start(dataset, rows, k, window).astype(np.int32)
+    recent = rows[:, None].astype(np.int32) - np.arange(1, k + window, dtype=np.int32)
     return np.where(recent < start[:, None], np.int32(-1), recent)
+
+
+def history_start(dataset: Dataset, rows: np.ndarray, k: int, window: int) -> np.ndarray:
+    """(S,) row of the oldest rating told: k before the sample, brought back to the user's next window-th rating.
+
+    So up to `window` neighbouring samples of a user have histories that begin alike, each the beginning of the next.
+    """
+    first = dataset.offsets[dataset.user_id[rows]]
+    start: np.ndarray = first + np.maximum(rows - first - k, 0) // window * window
+    return start
 
 
 def rerank(dataset: Dataset, relevant: np.ndarray, rows: np.ndarray, alpha: float, beta: float) -> np.ndarray:

@@ -153,6 +153,14 @@ class Tokens(NamedTuple):
     length: np.ndarray  # (S,) tokens of each sequence
 
 
+class PromptSizes(NamedTuple):
+    """What is known of prompts before they are made."""
+
+    length: np.ndarray  # (S,) tokens
+    tail: np.ndarray  # (S,) tokens of the question about the target and what follows, part of them
+    first: np.ndarray  # (S,) row of the first rating told, -1 for none
+
+
 class PromptTokens:
     """Token sequences of prompts, gathered from pieces that were tokenised once.
 
@@ -190,7 +198,7 @@ class PromptTokens:
         item[self.first_tail : self.opening] = np.arange(len(tails))
         self.soft = np.where(self.flat == soft_id, np.repeat(item, self.size), 0).astype(np.int32)
         longest = int(self.size[: self.first_entry].max() + self.size[self.first_tail :].max())
-        if longest + self.size[self.opening] > max_tokens:
+        if longest + self.size[self.opening :].max() > max_tokens:
             raise InputError(f"max_tokens {max_tokens}: profile and question take up to {longest} tokens; raise it")
 
     def _pieces(self, rows: np.ndarray, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,14 +219,22 @@ class PromptTokens:
         piece = np.concatenate([head[:, None], opening[:, None], line, tail[:, None]], 1)
         return piece, np.where(piece >= 0, self.size[piece], 0)
 
-    def lengths(self, rows: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """(S,) tokens of each prompt; arguments as in `Prompts.texts`."""
-        total: np.ndarray = self._pieces(rows, history)[1].sum(1)
-        return total
-
-    def __call__(self, rows: np.ndarray, history: np.ndarray) -> Tokens:
-        """Sequences of samples; arguments as in `Prompts.texts`."""
+    def sizes(self, rows: np.ndarray, history: np.ndarray) -> PromptSizes:
+        """Of each prompt; arguments as in `Prompts.texts`."""
         piece, size = self._pieces(rows, history)
+        told = piece[:, 2:-1] >= 0
+        first = np.take_along_axis(history, told.argmax(1)[:, None], 1)[:, 0]
+        return PromptSizes(size.sum(1), size[:, -1], np.where(told.any(1), first, -1))
+
+    def __call__(self, rows: np.ndarray, history: np.ndarray, whole: np.ndarray | None = None) -> Tokens:
+        """Sequences of samples; other arguments as in `Prompts.texts`.
+
+        Args:
+            whole: (S,) bool; of the others the tail alone is made. None: all are whole.
+        """
+        piece, size = self._pieces(rows, history)
+        if whole is not None:
+            piece[~whole, :-1], size[~whole, :-1] = -1, 0
         chosen, long = piece[piece >= 0], size[piece >= 0]
         ends = np.cumsum(long)
         index = np.repeat(self.start[chosen] - (ends - long), long) + np.arange(ends[-1] if len(ends) else 0)
