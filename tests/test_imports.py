@@ -28,6 +28,7 @@ ORDER = [
     "report",
     "serving",
     "cli",
+    "suite",
     "demo",
     "__main__",
 ]

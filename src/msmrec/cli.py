@@ -98,13 +98,15 @@ class RunCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Checkpoint to go on from; an unfinished run finds its own.",
+            help="Checkpoint to start from, or the name of a run under needs for its best; an unfinished run finds its"
+            " own last one. With trainer.max_epochs 0 it is evaluated, under what else the config says.",
         )
         parser.add_argument(
             "--needs",
             type=list[str],
             default=[],
-            help="Configs whose runs this one builds on; trained first, on the same data, where they are not there.",
+            help="Configs whose runs this one builds on; trained first, on the same data, where they are not there. One"
+            " laid over another: a.yaml+b.yaml.",
         )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of the runs.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -148,7 +150,9 @@ class RunCLI(LightningCLI):
         monitor = getattr(importlib.import_module(module), name).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
-        self.upstream = {Path(need).stem: self._upstream(need) for need in config.needs}
+        self.upstream = {_joined(need.split("+")): self._upstream(need) for need in config.needs}
+        if config.ckpt_path in self.upstream:
+            config.ckpt_path = str(self.upstream[config.ckpt_path] / "checkpoints" / "best.ckpt")
         if self.upstream:
             seed_everything(config.seed_everything, verbose=False)  # whether they were trained just now changes nothing
 
@@ -171,8 +175,9 @@ class RunCLI(LightningCLI):
         # A dry run must not leave a run that a real one would take for its upstream.
         runs = Path(config["runs"])
         runs = runs / "dry" if short and runs.name != "dry" else runs
-        run = runs / Path(need).stem / f"seed={seed}"
-        args = ["--config", need, f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
+        run = runs / _joined(need.split("+")) / f"seed={seed}"
+        args = [word for part in need.split("+") for word in ("--config", part)]
+        args += [f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
         for key in ("source", "root", "cache", "protocol", "label_above"):
             if data[key] is not None:
                 args += [f"--data.{key}", data[key] if isinstance(data[key], str) else json.dumps(data[key])]
@@ -251,8 +256,12 @@ def _split_equals(args: Sequence[str]) -> list[str]:
     return [part for a in args for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
 
 
-def _find_config(argument: str) -> str:
-    """A bare name of a YAML file is looked for in configs/."""
+def find_config(argument: str) -> str:
+    """A bare name of a YAML file is looked for in configs/.
+
+    Raises:
+        InputError: it is not there either.
+    """
     path = Path(argument)
     if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
         if found := next((p for p in (CONFIGS / path, CONFIGS / path.name) if p.exists()), None):
@@ -273,7 +282,7 @@ def train(args: Sequence[str] | None = None) -> Path:
     cli = build(sys.argv[1:] if args is None else args, save=True)
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    ckpt_path = cli.config.ckpt_path or run_folder.unfinished(run, _plain(cli))
+    ckpt_path = run_folder.unfinished(run, _plain(cli)) or cli.config.ckpt_path
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
@@ -284,7 +293,8 @@ def train(args: Sequence[str] | None = None) -> Path:
     validates = cli.datamodule.dataset.info["num_val"] > 0
     if not cli.model.trains or (trainer.max_epochs == 0 and not trainer.fast_dev_run):  # type: ignore[attr-defined]
         evaluation = trainer.validate if validates else trainer.test
-        evaluation(cli.model, datamodule=cli.datamodule, verbose=False)  # a model as it came: nothing is trained
+        # A model as it came, or as another run left it: nothing is trained.
+        _load_safely(ckpt_path, lambda: evaluation(cli.model, ckpt_path=ckpt_path, verbose=False, **checkpointed))
         best = str(run / "checkpoints" / "best.ckpt")
         trainer.save_checkpoint(best)
     else:
@@ -323,7 +333,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     if known.run:
         config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
     elif known.config and known.ckpt_path:
-        config, ckpt = Path(_find_config(known.config)), known.ckpt_path
+        config, ckpt = Path(find_config(known.config)), known.ckpt_path
     elif known.config:
         return _evaluate_untrained(["--config", known.config, *overrides], known.split)
     else:
@@ -401,12 +411,16 @@ def _plain(cli: RunCLI) -> dict[str, Any]:
 
 
 def _arguments(args: Sequence[str]) -> list[str]:
-    return [_find_config(a) for a in _split_equals(args)]
+    return [find_config(a) for a in _split_equals(args)]
 
 
 def _name(config: Any) -> str:
     """What a run is called: its config, and those laid over it; empty without any."""
-    return "+".join(Path(str(path)).stem for path in config.get("config") or [])
+    return _joined(config.get("config") or [])
+
+
+def _joined(configs: Sequence[object]) -> str:
+    return "+".join(Path(str(path)).stem for path in configs)
 
 
 def main(command: Callable[[], object]) -> None:
