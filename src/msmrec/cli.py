@@ -38,6 +38,8 @@ from msmrec.data.sources.movielens import MovieLens  # noqa: F401
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
 from msmrec.data.sources.table import Table  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
+from msmrec.evaluation.run_folders import PLACES, folder_name
+from msmrec.evaluation.tracking import track
 from msmrec.llm.local import LocalModel  # noqa: F401
 from msmrec.llm.server import OpenAIServer  # noqa: F401
 from msmrec.media.audio import ItemAudio, MfccStatistics  # noqa: F401
@@ -86,6 +88,11 @@ class RunFolder(SaveConfigCallback):
 class RunCLI(LightningCLI):
     """LightningCLI with a run folder, a checkpoint and early stopping that no config can forget."""
 
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Keeps what was given beside the configs."""
+        self.given = [str(word) for word in args or []]
+        super().parse_arguments(parser, args)
+
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Adds what a run needs beyond model, data and trainer."""
         parser.add_argument(
@@ -109,6 +116,12 @@ class RunCLI(LightningCLI):
             " laid over another: a.yaml+b.yaml.",
         )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of the runs.")
+        parser.add_argument(
+            "--upload_checkpoint",
+            type=bool,
+            default=False,
+            help="Whether W&B gets the best checkpoint beside results and vectors, as an artifact.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -141,6 +154,8 @@ class RunCLI(LightningCLI):
                 logger.init_args.save_dir = config.run_dir
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
                 logger.init_args.id = run_folder.wandb_id(Path(config.run_dir))
+                given = logger.get("dict_kwargs") or {}
+                logger.dict_kwargs = {**_place_in_wandb(config, self.given), **given}
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
@@ -220,6 +235,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
+    warnings.filterwarnings("ignore", ".*dirpath has changed.*")  # another run's checkpoint, which is meant
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)  # the same filter is added once
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
@@ -315,6 +331,8 @@ def train(args: Sequence[str] | None = None) -> Path:
         print(cli.model.report(run, tested))
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
+            if trainer.is_global_zero:
+                track(logger.experiment, run, cli.model, cli.datamodule, cli.config.upload_checkpoint)
             logger.experiment.finish()  # or the next training in this process would write into this one's W&B run
     return run
 
@@ -421,6 +439,43 @@ def _name(config: Any) -> str:
 
 def _joined(configs: Sequence[object]) -> str:
     return "+".join(Path(str(path)).stem for path in configs)
+
+
+def _place_in_wandb(config: Any, given: Sequence[str]) -> dict[str, Any]:
+    """Group, name and tags of a W&B run: seeds of one line are a group, and tags say what an ablation changes."""
+    folder = Path(config.run_dir)
+    source = getattr(config.data.source, "class_path", "").rpartition(".")[2]
+    changed = [
+        f"{'.'.join(key.split('.')[-2:])}={value}".replace("init_args.", "")
+        for key, value in overrides(given)
+        if key.startswith(("model.", "data.")) and key not in PLACES
+    ]
+    parts = [Path(str(path)).stem for path in config.get("config") or []]
+    tags = [*parts, config.model.class_path.rpartition(".")[2], source, *changed]
+    group = folder.parent.name if folder.name.startswith("seed=") else folder.name
+    return {"group": group[:128], "name": folder_name(folder), "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag]}
+
+
+def overrides(args: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values of --key=value and --key value, but for configs."""
+    pairs: list[tuple[str, Any]] = []
+    words = list(args)
+    while words:
+        key, equals, value = words.pop(0).partition("=")
+        if not equals and words:
+            value = words.pop(0)
+        if key != "--config":
+            pairs.append((key.removeprefix("--"), _value(value)))
+    return pairs
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, float, yaml.safe_load):
+        try:
+            return read(text)
+        except (ValueError, yaml.YAMLError):
+            continue
+    return text
 
 
 def main(command: Callable[[], object]) -> None:

@@ -10,8 +10,8 @@ A suite is a file of configs/suites/, with a run a line and seed in runs/NAME/se
     msmrec_ada    msmrec_ml1m.yaml --config text/ada_002.yaml  # 50 min; needs key
 
 A NAME means the same run in all suites, so they share runs, and with train.py those named like their config. Times are
-of a line alone, on one thread. A line that needs a gpu, a key (OPENAI_API_KEY or OPENAI_BASE_URL), the weights of a model
-or a host is skipped where that is not there. The same file runs as an array: slurm/ablations.sbatch.
+of a line alone, on one thread. A line that needs a gpu, a key (OPENAI_API_KEY or OPENAI_BASE_URL), the weights of a
+model or a host is skipped where that is not there. The same file runs as an array: slurm/ablations.sbatch.
 """
 
 import fnmatch
@@ -26,14 +26,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
 import msmrec.cli
 from msmrec.artifacts import InputError
-from msmrec.cli import CONFIGS, find_config
+from msmrec.cli import CONFIGS, find_config, overrides
 from msmrec.evaluation.compare import Row, compare
 from msmrec.evaluation.comparison_table import render
 from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run
@@ -187,37 +186,15 @@ def _needs(configs: Sequence[Path], args: Sequence[str]) -> list[str]:
     given: list[str] = []
     for path in configs:
         given = yaml.safe_load(path.read_text()).get("needs", given)
-    for key, value in _overrides(args):
+    for key, value in overrides(args):
         given = value if key == "needs" else [*given, value] if key == "needs+" else given
     return list(given)
-
-
-def _overrides(args: Sequence[str]) -> list[tuple[str, Any]]:
-    """--key=value and --key value, but for configs."""
-    pairs: list[tuple[str, Any]] = []
-    words = list(args)
-    while words:
-        key, equals, value = words.pop(0).partition("=")
-        if not equals and words:
-            value = words.pop(0)
-        if key != "--config":
-            pairs.append((key.removeprefix("--"), _value(value)))
-    return pairs
-
-
-def _value(text: str) -> Any:
-    for read in (json.loads, float, yaml.safe_load):
-        try:
-            return read(text)
-        except (ValueError, yaml.YAMLError):
-            continue
-    return text
 
 
 def _refuse_another(run: Run, args: Sequence[str], line: Line) -> None:
     config = "+".join(path.stem for path in line.configs)
     wrong = f"config {run.record['config']}, not {config}" if run.record["config"] != config else ""
-    for key, value in _overrides(args):
+    for key, value in overrides(args):
         for name, wanted in (flat({key: value}) if isinstance(value, dict) else {key: value}).items():
             counts = name.startswith(("model.", "data.")) or name == "trainer.max_epochs"
             if not counts or name in PLACES or name not in run.config:
@@ -291,7 +268,7 @@ def run(task: Task, runs: Path) -> None:
         task.state = "finished"
     else:
         said = [text for text in log.read_text(errors="replace").splitlines() if text.strip()]
-        last = (said or ["it said nothing"])[-1].strip().rpartition("\r")[2][:200]
+        last = (said or ["it said nothing"])[-1].strip().rpartition("\r")[2][:300]
         task.state = f"failed (exit status {status}): {last}"
 
 

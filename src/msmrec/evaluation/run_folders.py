@@ -18,7 +18,7 @@ from msmrec.data.prepare import SplitProtocol
 # Of data.*, what changes no result.
 PLACES = ("data.seed", "data.root", "data.cache", "data.eval_batch_size")
 # Keys of metrics.json's protocol that say how a model was trained or chosen, not what it was tested on.
-TRAINING = ("val_samples", "train_samples", "channels", "k", "retrieval", "edges_above", "before")
+TRAINING = ("val_samples", "train_samples", "channels", "k", "retrieval", "edges_above", "before", "users")
 # The dataset's fingerprint covers these, so a run that does not write one of them down is still comparable.
 IN_FINGERPRINT = tuple(field.name for field in fields(SplitProtocol))
 VARIANTS = "model.init_args.variants."
@@ -38,8 +38,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder as warnings name it: sasrec_ml1m/seed=0."""
-        seed = self.folder.name.startswith("seed=")
-        return f"{self.folder.parent.name}/{self.folder.name}" if seed else self.folder.name
+        return folder_name(self.folder)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -59,6 +58,11 @@ class Run:
         """per_user.parquet: a row a test user."""
         table = pl.read_parquet(self.folder / "per_user.parquet")
         return table.filter(pl.col("variant") == self.variant).drop("variant") if self.variant else table
+
+
+def folder_name(folder: Path) -> str:
+    """sasrec_ml1m/seed=0, or the folder's own name where it is no seed's."""
+    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed=") else folder.name
 
 
 @dataclass
