@@ -261,3 +261,23 @@ def test_two_processes_train_together(slurm: Slurm, tiny_root: Path, cache: Path
     assert "MEMBER: 2/2" in log and log.count("training it first") == 1
     alone = evaluate(["--run", str(run), "--trainer.devices=1", "--trainer.strategy=auto"])
     assert alone["test/ndcg@10"] == pytest.approx(metrics(run)["test"]["ndcg@10"], abs=1e-6)
+
+
+def test_two_nodes_train_together(tiny_root: Path, cache: Path, tmp_path: Path) -> None:
+    """Two slurmd of this host: what differs from two hosts is the network between them and a disk of their own."""
+    text = tiny_text(tiny_root)
+    config = tiny_config("sasrec_ml100k.yaml", tmp_path, text)
+    run = tmp_path / "run"
+    args = [*tiny_args(tiny_root, cache), "--data.tokens_per_batch=512", "--trainer.accelerator=cpu"]
+    (tmp_path / "cluster").mkdir()
+    with cluster(tmp_path / "cluster", nodes=2) as conf:
+        slurm = Slurm(conf)
+        script = ["slurm/train.sbatch", str(config), *args, f"--run_dir={run}"]
+        # The nodes' names mean nothing to a resolver here; on a cluster Lightning takes the first one.
+        job = slurm.submit(tmp_path, "--nodes=2", "--ntasks-per-node=1", *script, MASTER_ADDR="127.0.0.1")
+        assert slurm.end(job) == ["COMPLETED"], logs_of(tmp_path)
+        assert "NumNodes=2" in slurm("scontrol", "show", "job", "-o", job)
+    log = next(tmp_path.glob(f"{job}_*.log")).read_text()
+    assert "MEMBER: 1/2" in log and "MEMBER: 2/2" in log
+    alone = evaluate(["--run", str(run), "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"])
+    assert alone["test/ndcg@10"] == pytest.approx(metrics(run)["test"]["ndcg@10"], abs=1e-6)

@@ -45,7 +45,9 @@ def track(run: "Run", folder: Path, model: Module, data: RecDataModule, upload_c
     import wandb
 
     for name, table in tables(folder, model, data).items():
-        run.log({f"tables/{name}": wandb.Table(columns=[*table.columns], data=[list(row) for row in table.iter_rows()])})
+        run.log(
+            {f"tables/{name}": wandb.Table(columns=[*table.columns], data=[list(row) for row in table.iter_rows()])}
+        )
     for upstream in data.upstream.values():
         for artifact in artifacts(upstream, upload_checkpoint):
             if run.offline:
