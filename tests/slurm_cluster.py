@@ -66,7 +66,7 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[str]:
             one.bind(("127.0.0.1", 0))
         ports = [one.getsockname()[1] for one in sockets]
     conf, key, host = folder / "slurm.conf", folder / "munge.key", socket.gethostname().split(".")[0]
-    names = [f"node{number}" for number in range(nodes)]
+    names = [host] if nodes == 1 else [f"node{number}" for number in range(nodes)]  # the host's own can be resolved
     lines = [NODE.format(name=name, host=host, port=port) for name, port in zip(names, ports[1:], strict=True)]
     conf.write_text(
         CONF.format(folder=folder, host=host, port=ports[0], user=getpass.getuser(), nodes="\n".join(lines))

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
 from msmrec.cli import train
@@ -127,7 +128,8 @@ def test_sync_would_take_the_files(runs: dict[str, Path]) -> None:
 def test_tensorboard_and_csv_by_config(tiny_root: Path, cache: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     overlay = tmp_path / "loggers.yaml"
-    overlay.write_text("trainer: {logger: [{class_path: TensorBoardLogger}, {class_path: CSVLogger}]}\n")
+    logger = {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "runs"}}
+    overlay.write_text(yaml.safe_dump({"trainer": {"logger": [logger, {"class_path": "CSVLogger"}]}}))
     args = [a for a in TINY_DATA if "logger" not in a] + ["--data.root", str(tiny_root), "--data.cache", str(cache)]
     config = ["--config", "sasrec_ml100k.yaml", "--config", str(overlay)]
     run = train([*config, *args, *SHORT, "--data.protocol.min_item_count=0", "--run_dir", str(tmp_path / "run")])
