@@ -193,3 +193,28 @@ def test_a_run_from_before_an_option_existed_is_the_same_run(tmp_path: Path) -> 
     assert differs(tmp_path, now) is None
     now["model"]["init_args"]["text"]["noise"] = {"kind": "swap"}  # type: ignore[index, call-overload]
     assert differs(tmp_path, now) == "model"
+
+
+@pytest.mark.parametrize("config", ["msmrec_ml100k.yaml", "din_ml1m.yaml", "rallrec_tiny_ml1m.yaml"])
+def test_the_same_config_and_seed_give_the_same_to_the_last_bit(
+    config: str, tiny_args: list[str], tmp_path: Path
+) -> None:
+    """The runs that they build on included: LightGCN, projector and small Llama are trained twice as well."""
+    path = tiny_config(config, tmp_path, json.loads(tiny_args[-1].split("=", 1)[1]))
+    runs = []
+    for name in ("one", "two"):
+        runs.append(train(["--config", str(path), *for_model("sasrec", tiny_args), "--runs", str(tmp_path / name)]))
+        torch.rand(7)  # what came before changes nothing
+    records = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    times = {"seconds", "seconds_per_epoch", "tokens_per_second", "peak_memory_mb"}
+    for record in records:
+        record["train"] = {key: value for key, value in record["train"].items() if key not in times}
+        record["upstream"] = list(record["upstream"])
+    assert records[0] == records[1]
+    for file in ("per_user.parquet", "predictions.parquet"):
+        if (runs[0] / file).exists():
+            assert pl.read_parquet(runs[0] / file).equals(pl.read_parquet(runs[1] / file)), file
+    states = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=False)["state_dict"] for run in runs]
+    assert states[0].keys() == states[1].keys() and len(states[0]) > 3
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name

@@ -27,7 +27,9 @@ ORDER = [
     "analysis",
     "report",
     "serving",
+    "tracking",
     "cli",
+    "suite",
     "demo",
     "__main__",
 ]

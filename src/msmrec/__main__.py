@@ -5,6 +5,8 @@
                            language model would be asked and what that would cost, --retry asks again where it failed
     embed     --config C   encodes those texts and prints the shape of the vectors
     compare   RUN [RUN ..] prints one table over runs and seeds, with intervals and tests; folders of runs count too
+    suite     NAME         prints a paper's table and trains what that needs first; --dry-run prints what would run and
+                           how long that takes
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
     as_published RUN ..    prints click models' test metrics as RALLRec's published code would have scored them, too
     faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
@@ -97,13 +99,16 @@ def compare(args: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="file to write the table to, instead of printing it")
     parser.add_argument("--plot", type=Path, help=".png or .svg file to write: bars, or lines over --x")
     parser.add_argument("--x", help="number of the config to compare over, such as model.init_args.retriever.k")
+    parser.add_argument(
+        "--names", choices=["config", "folder"], default="config", help="what a row is called (default: config)"
+    )
     parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (default: 0)")
     given = parser.parse_args(args)
     if given.resamples < 100:
         raise InputError(f"--resamples {given.resamples}: an interval needs at least 100")
     metrics = [name.strip() for name in given.metrics.split(",") if name.strip()]
-    table = compared(given.run, metrics, given.baseline, given.x, given.resamples, given.seed, CONFIGS)
+    table = compared(given.run, metrics, given.baseline, given.x, given.resamples, given.seed, CONFIGS, given.names)
     for warning in table.warnings:
         print(f"msmrec: warning: {warning}", file=sys.stderr)
     if given.plot:
@@ -116,13 +121,32 @@ def compare(args: Sequence[str]) -> None:
         print(text, end="")
 
 
+def suite(args: Sequence[str]) -> None:
+    """Runs a suite and prints its tables; other arguments are overrides of all its lines."""
+    from msmrec.suite import suite as run
+
+    about = "A paper's table: runs the lines of configs/suites/NAME.txt that are not finished and prints `compare`."
+    parser = argparse.ArgumentParser(prog="msmrec suite", description=about, allow_abbrev=False)
+    parser.add_argument("name", help="of a suite, or path of a file such as slurm/ablations.txt")
+    parser.add_argument("--dry-run", action="store_true", help="print what would run and how long it takes, and stop")
+    parser.add_argument("--datasets", default="", help="such as ml-100k,ml-1m (default: all of the suite)")
+    parser.add_argument("--rows", default="", help="names or patterns, such as 'sasrec*,kar*' (default: all)")
+    parser.add_argument("--seeds", default="0", help="such as 0,1,2 (default: 0)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    given, more = parser.parse_known_args(args)
+    run(given.name, given.datasets, given.rows, given.seeds, given.runs, given.dry_run, more)
+
+
 def slices(args: Sequence[str]) -> None:
-    """Prints the table."""
+    """Prints the table; what `compare` would warn of goes to stderr."""
     from msmrec.evaluation.slices import compare_slices
 
     if not args:
         raise InputError("slices needs at least one run folder")
-    print(compare_slices([Path(arg) for arg in args]))
+    table, warnings = compare_slices([Path(arg) for arg in args])
+    for warning in warnings:
+        print(f"msmrec: warning: {warning}", file=sys.stderr)
+    print(table)
 
 
 def as_published(args: Sequence[str]) -> None:
@@ -254,7 +278,7 @@ def main() -> None:
     from msmrec.cli import main as guarded
 
     functions = (
-        prepare, describe, embed, analyse, compare, slices, as_published, faithfulness, agreement, demo,
+        prepare, describe, embed, compare, suite, slices, as_published, analyse, faithfulness, agreement, demo,
     )  # fmt: skip
     verbs = {function.__name__: function for function in functions}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:

@@ -38,6 +38,7 @@ from msmrec.data.sources.movielens import MovieLens  # noqa: F401
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
 from msmrec.data.sources.table import Table  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
+from msmrec.evaluation.run_folders import PLACES, folder_name
 from msmrec.llm.local import LocalModel  # noqa: F401
 from msmrec.llm.server import OpenAIServer  # noqa: F401
 from msmrec.media.audio import ItemAudio, MfccStatistics  # noqa: F401
@@ -63,6 +64,7 @@ from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEn
 from msmrec.text.extractive import Extractive  # noqa: F401
 from msmrec.text.server_encoder import ServerEncoder  # noqa: F401
 from msmrec.text.writer import LLMWriter  # noqa: F401
+from msmrec.tracking import track
 
 # The repository's; a config elsewhere is named by its path. Installed without the repository, configs/ of the caller.
 CONFIGS = next((d for d in (Path(__file__).parents[2] / "configs", Path("configs")) if d.is_dir()), Path("configs"))
@@ -86,6 +88,11 @@ class RunFolder(SaveConfigCallback):
 class RunCLI(LightningCLI):
     """LightningCLI with a run folder, a checkpoint and early stopping that no config can forget."""
 
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Keeps what was given beside the configs."""
+        self.given = [str(word) for word in args or []]
+        super().parse_arguments(parser, args)
+
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Adds what a run needs beyond model, data and trainer."""
         parser.add_argument(
@@ -98,15 +105,23 @@ class RunCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Checkpoint to go on from; an unfinished run finds its own.",
+            help="Checkpoint to start from, or the name of a run under needs for its best; an unfinished run finds its"
+            " own last one. With trainer.max_epochs 0 it is evaluated, under what else the config says.",
         )
         parser.add_argument(
             "--needs",
             type=list[str],
             default=[],
-            help="Configs whose runs this one builds on; trained first, on the same data, where they are not there.",
+            help="Configs whose runs this one builds on; trained first, on the same data, where they are not there. One"
+            " laid over another: a.yaml+b.yaml.",
         )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of the runs.")
+        parser.add_argument(
+            "--upload_checkpoint",
+            type=bool,
+            default=False,
+            help="Whether W&B gets the best checkpoint beside results and vectors, as an artifact.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -139,6 +154,8 @@ class RunCLI(LightningCLI):
                 logger.init_args.save_dir = config.run_dir
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
                 logger.init_args.id = run_folder.wandb_id(Path(config.run_dir))
+                given = logger.get("dict_kwargs") or {}
+                logger.dict_kwargs = {**_place_in_wandb(config, self.given), **given}
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
@@ -148,7 +165,9 @@ class RunCLI(LightningCLI):
         monitor = getattr(importlib.import_module(module), name).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
-        self.upstream = {Path(need).stem: self._upstream(need) for need in config.needs}
+        self.upstream = {_joined(need.split("+")): self._upstream(need) for need in config.needs}
+        if config.ckpt_path in self.upstream:
+            config.ckpt_path = str(self.upstream[config.ckpt_path] / "checkpoints" / "best.ckpt")
         if self.upstream:
             seed_everything(config.seed_everything, verbose=False)  # whether they were trained just now changes nothing
 
@@ -171,8 +190,9 @@ class RunCLI(LightningCLI):
         # A dry run must not leave a run that a real one would take for its upstream.
         runs = Path(config["runs"])
         runs = runs / "dry" if short and runs.name != "dry" else runs
-        run = runs / Path(need).stem / f"seed={seed}"
-        args = ["--config", need, f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
+        run = runs / _joined(need.split("+")) / f"seed={seed}"
+        args = [word for part in need.split("+") for word in ("--config", part)]
+        args += [f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
         for key in ("source", "root", "cache", "protocol", "label_above"):
             if data[key] is not None:
                 args += [f"--data.{key}", data[key] if isinstance(data[key], str) else json.dumps(data[key])]
@@ -215,6 +235,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
+    warnings.filterwarnings("ignore", ".*dirpath has changed.*")  # another run's checkpoint, which is meant
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)  # the same filter is added once
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
@@ -251,8 +272,12 @@ def _split_equals(args: Sequence[str]) -> list[str]:
     return [part for a in args for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
 
 
-def _find_config(argument: str) -> str:
-    """A bare name of a YAML file is looked for in configs/."""
+def find_config(argument: str) -> str:
+    """A bare name of a YAML file is looked for in configs/.
+
+    Raises:
+        InputError: it is not there either.
+    """
     path = Path(argument)
     if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
         if found := next((p for p in (CONFIGS / path, CONFIGS / path.name) if p.exists()), None):
@@ -273,7 +298,7 @@ def train(args: Sequence[str] | None = None) -> Path:
     cli = build(sys.argv[1:] if args is None else args, save=True)
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    ckpt_path = cli.config.ckpt_path or run_folder.unfinished(run, _plain(cli))
+    ckpt_path = run_folder.unfinished(run, _plain(cli)) or cli.config.ckpt_path
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
@@ -284,7 +309,8 @@ def train(args: Sequence[str] | None = None) -> Path:
     validates = cli.datamodule.dataset.info["num_val"] > 0
     if not cli.model.trains or (trainer.max_epochs == 0 and not trainer.fast_dev_run):  # type: ignore[attr-defined]
         evaluation = trainer.validate if validates else trainer.test
-        evaluation(cli.model, datamodule=cli.datamodule, verbose=False)  # a model as it came: nothing is trained
+        # A model as it came, or as another run left it: nothing is trained.
+        _load_safely(ckpt_path, lambda: evaluation(cli.model, ckpt_path=ckpt_path, verbose=False, **checkpointed))
         best = str(run / "checkpoints" / "best.ckpt")
         trainer.save_checkpoint(best)
     else:
@@ -305,6 +331,8 @@ def train(args: Sequence[str] | None = None) -> Path:
         print(cli.model.report(run, tested))
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
+            if trainer.is_global_zero:
+                track(logger.experiment, run, cli.model, cli.datamodule, cli.config.upload_checkpoint)
             logger.experiment.finish()  # or the next training in this process would write into this one's W&B run
     return run
 
@@ -323,7 +351,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     if known.run:
         config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
     elif known.config and known.ckpt_path:
-        config, ckpt = Path(_find_config(known.config)), known.ckpt_path
+        config, ckpt = Path(find_config(known.config)), known.ckpt_path
     elif known.config:
         return _evaluate_untrained(["--config", known.config, *overrides], known.split)
     else:
@@ -401,12 +429,53 @@ def _plain(cli: RunCLI) -> dict[str, Any]:
 
 
 def _arguments(args: Sequence[str]) -> list[str]:
-    return [_find_config(a) for a in _split_equals(args)]
+    return [find_config(a) for a in _split_equals(args)]
 
 
 def _name(config: Any) -> str:
     """What a run is called: its config, and those laid over it; empty without any."""
-    return "+".join(Path(str(path)).stem for path in config.get("config") or [])
+    return _joined(config.get("config") or [])
+
+
+def _joined(configs: Sequence[object]) -> str:
+    return "+".join(Path(str(path)).stem for path in configs)
+
+
+def _place_in_wandb(config: Any, given: Sequence[str]) -> dict[str, Any]:
+    """Group, name and tags of a W&B run: seeds of one line are a group, and tags say what an ablation changes."""
+    folder = Path(config.run_dir)
+    source = getattr(config.data.source, "class_path", "").rpartition(".")[2]
+    changed = [
+        f"{'.'.join(key.split('.')[-2:])}={value}".replace("init_args.", "")
+        for key, value in overrides(given)
+        if key.startswith(("model.", "data.")) and key not in PLACES
+    ]
+    parts = [Path(str(path)).stem for path in config.get("config") or []]
+    tags = [*parts, config.model.class_path.rpartition(".")[2], source, *changed]
+    group = folder.parent.name if folder.name.startswith("seed=") else folder.name
+    return {"group": group[:128], "name": folder_name(folder), "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag]}
+
+
+def overrides(args: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values of --key=value and --key value, but for configs."""
+    pairs: list[tuple[str, Any]] = []
+    words = list(args)
+    while words:
+        key, equals, value = words.pop(0).partition("=")
+        if not equals and words:
+            value = words.pop(0)
+        if key != "--config":
+            pairs.append((key.removeprefix("--"), _value(value)))
+    return pairs
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, float, yaml.safe_load):
+        try:
+            return read(text)
+        except (ValueError, yaml.YAMLError):
+            continue
+    return text
 
 
 def main(command: Callable[[], object]) -> None:

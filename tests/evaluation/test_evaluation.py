@@ -14,20 +14,21 @@ from msmrec.demo import run as demo
 from msmrec.evaluation.slices import compare_slices, slices
 
 
-def write_run(folder: Path, tiny: Dataset, config: str, hit: pl.Expr) -> Path:
+def write_run(folder: Path, tiny: Dataset, config: str, hit: pl.Expr, seed: int = 0, **model: float) -> Path:
     """A finished run on the tiny world, with made-up results."""
     folder.mkdir(parents=True)
     users = tiny.users.select("user_id").with_columns(hit.cast(pl.Float32).alias("hit_rate@10"))
     users.with_columns((pl.col("hit_rate@10") / 2).alias("ndcg@10")).write_parquet(folder / "per_user.parquet")
-    (folder / "metrics.json").write_text(
-        json.dumps({"config": config, "dataset": tiny.info, "protocol": {}, "test": {}, "train": {}})
-    )
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"cache": str(tiny.folder.parents[1])}}))
+    record = {"config": config, "dataset": tiny.info, "seed": seed, "protocol": {}, "test": {}, "train": {}}
+    (folder / "metrics.json").write_text(json.dumps(record))
+    settings = {"data": {"cache": str(tiny.folder.parents[1])}, "model": {"init_args": model}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     return folder
 
 
 def test_slices_weigh_every_user_once(tiny: Dataset, tmp_path: Path) -> None:
-    table = slices(write_run(tmp_path / "run", tiny, "a", pl.col("user_id") % 2 == 0), tiny)
+    run = write_run(tmp_path / "run", tiny, "a", pl.col("user_id") % 2 == 0)
+    table = slices(pl.read_parquet(run / "per_user.parquet"), tiny)
     everyone = table.row(0, named=True)
     assert everyone["slice"] == "all" and everyone["users"] == tiny.num_users
     assert everyone["hit_rate@10"] == pytest.approx(0.5) and everyone["ndcg@10"] == pytest.approx(0.25)
@@ -41,7 +42,8 @@ def test_slices_are_right_for_a_known_pattern(tiny: Dataset, tmp_path: Path) -> 
     """Hits exactly where the test item is of the head: 1 in that slice, 0 in the others."""
     test_rows = tiny.ends[1][1:]  # the row after training and validation
     tier = tiny.items["tier"].gather(tiny.item_id[test_rows] - 1)
-    table = slices(write_run(tmp_path / "run", tiny, "a", pl.Series(tier == "head").to_frame("h")["h"]), tiny)
+    run = write_run(tmp_path / "run", tiny, "a", pl.Series(tier == "head").to_frame("h")["h"])
+    table = slices(pl.read_parquet(run / "per_user.parquet"), tiny)
     for name, value in (
         table.filter(pl.col("slice").str.starts_with("target")).select("slice", "hit_rate@10").iter_rows()
     ):
@@ -50,14 +52,13 @@ def test_slices_are_right_for_a_known_pattern(tiny: Dataset, tmp_path: Path) -> 
 
 def test_cold_users_and_cold_targets(tiny: Dataset, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", tiny, "a", pl.col("user_id") % 2 == 0)
-    assert not slices(run, tiny)["slice"].str.starts_with("cold target").any()
     users = pl.read_parquet(run / "per_user.parquet")
+    assert not slices(users, tiny)["slice"].str.starts_with("cold target").any()
     cold = users.with_columns(
         pl.when(pl.col("user_id") <= 4).then(pl.col("user_id") / 4).cast(pl.Float32).alias("cold_recall@10"),
         pl.when(pl.col("user_id") <= 4).then(0.5).cast(pl.Float32).alias("cold_ndcg@10"),
     )
-    cold.write_parquet(run / "per_user.parquet")
-    table = {row["slice"]: row for row in slices(run, tiny).iter_rows(named=True)}
+    table = {row["slice"]: row for row in slices(cold, tiny).iter_rows(named=True)}
     assert table["cold target"]["users"] == 4 and table["cold target"]["ndcg@10"] == 0.5
     assert table["cold target"]["hit_rate@10"] == pytest.approx(0.625)
     length = tiny.ends[0][1:] - tiny.offsets[1:-1]  # training ratings of each user
@@ -72,24 +73,39 @@ def test_variants_of_a_run_are_columns_of_their_own(tiny: Dataset, tmp_path: Pat
     users = pl.read_parquet(run / "per_user.parquet").with_columns(variant=pl.lit("good"))
     nothing = pl.col("hit_rate@10", "ndcg@10") * 0
     pl.concat([users, users.with_columns(nothing, variant=pl.lit("bad"))]).write_parquet(run / "per_user.parquet")
-    table = compare_slices([run])
+    record = json.loads((run / "metrics.json").read_text())
+    record["test"] = {"good/ndcg@10": 0.5, "bad/ndcg@10": 0.0}
+    (run / "metrics.json").write_text(json.dumps(record))
+    table, _ = compare_slices([run])
     assert "a: good HR@10 / NDCG@10 | a: bad HR@10" in table and "| all | 120 | 1.0000 / 0.5000 | 0.0000 /" in table
 
 
 def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / str(k), tiny, "a", pl.col("user_id") % 2 == k) for k in range(2)]
-    table = compare_slices(runs)
+    runs = [write_run(tmp_path / str(k), tiny, "a", pl.col("user_id") % 2 == k, seed=k) for k in range(2)]
+    table, _ = compare_slices(runs)
     assert "| all | 120 | 0.5000 / 0.2500 |" in table
     record = json.loads((runs[1] / "metrics.json").read_text())
     record["dataset"]["fingerprint"] = "another"
     (runs[1] / "metrics.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="another dataset"):
+    with pytest.raises(InputError, match="cannot be in one table: dataset fingerprint"):
         compare_slices(runs)
-    with pytest.raises(InputError, match="its training did not end"):
-        compare_slices([tmp_path])
+    with pytest.raises(InputError, match="no such folder"):
+        compare_slices([tmp_path / "nowhere"])
     pl.DataFrame({"user_id": [1], "auc": [0.5]}).write_parquet(runs[0] / "per_user.parquet")
     with pytest.raises(InputError, match="not a ranking run"):
         compare_slices(runs[:1])
+
+
+def test_ablations_of_one_config_are_columns_of_their_own(tiny: Dataset, tmp_path: Path) -> None:
+    everyone, nobody = pl.col("user_id") > 0, pl.col("user_id") < 0
+    runs = [write_run(tmp_path / "deep" / f"seed={k}", tiny, "a", everyone, k, layers=2) for k in range(2)]
+    runs += [write_run(tmp_path / "flat" / f"seed={k}", tiny, "a", nobody, k, layers=1) for k in range(2)]
+    table, _ = compare_slices(runs)
+    assert "a (layers=2) HR@10 / NDCG@10 | a (layers=1) HR@10" in table
+    assert "| all | 120 | 1.0000 / 0.5000 | 0.0000 / 0.0000 |" in table
+    (runs[0] / "metrics.json").unlink()
+    with pytest.raises(InputError, match="not finished"):
+        compare_slices(runs)
 
 
 def test_demo_prints_both_rows_and_the_correlations(

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -74,6 +74,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     configs: Path | None = None,
+    names: Literal["config", "folder"] = "config",
 ) -> Comparison:
     """Compares the runs in and below `paths`.
 
@@ -84,6 +85,7 @@ def compare(
         x: a key of config.yaml; runs that differ in its number are rows of their own, in its order.
         resamples: of the users. seed: of the resampling.
         configs: see `doubts`.
+        names: whether a row is called by its config, or by the folder above seed=N.
 
     Raises:
         InputError: no runs, or runs that are not comparable; an unknown metric or baseline.
@@ -92,16 +94,16 @@ def compare(
     finished = [run for run in runs if run.metrics is not None]
     metrics = list(dict.fromkeys(metrics)) or _headline(runs)
     refuse_different_tests(finished)
-    groups, warnings = group_runs(finished, x)
+    groups, warnings = group_runs(finished, x, names)
     if x:
         groups.sort(key=lambda group: (group.line, group.x))
     known = dict.fromkeys(name for run in finished for name in run.record["test"])
     if finished and (unknown := [metric for metric in metrics if metric not in known]):
         raise InputError(f"no run has the metric {unknown[0]}; metrics.json has {', '.join(known)}")
-    names = [group.name for group in groups]
-    if baseline is not None and baseline not in names:
+    shown = [group.name for group in groups]
+    if baseline is not None and baseline not in shown:
         raise InputError(
-            f"--baseline {baseline} is no row of the table; rows: {', '.join(names) or 'none is finished'}"
+            f"--baseline {baseline} is no row of the table; rows: {', '.join(shown) or 'none is finished'}"
         )
     rows = [Row(g.name, len(g.runs), [_cell(g, m) for m in metrics], "", g.x, g.line) for g in groups]
     table = Comparison(metrics, rows, baseline, [], [*warnings, *doubts(groups, configs, x)])

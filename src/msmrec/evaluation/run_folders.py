@@ -4,11 +4,12 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import polars as pl
 import yaml
 
 from msmrec.artifacts import InputError
@@ -17,26 +18,27 @@ from msmrec.data.prepare import SplitProtocol
 # Of data.*, what changes no result.
 PLACES = ("data.seed", "data.root", "data.cache", "data.eval_batch_size")
 # Keys of metrics.json's protocol that say how a model was trained or chosen, not what it was tested on.
-TRAINING = ("val_samples", "train_samples", "channels", "k", "retrieval", "edges_above", "before")
+TRAINING = ("val_samples", "train_samples", "channels", "k", "retrieval", "edges_above", "before", "users")
 # The dataset's fingerprint covers these, so a run that does not write one of them down is still comparable.
 IN_FINGERPRINT = tuple(field.name for field in fields(SplitProtocol))
+VARIANTS = "model.init_args.variants."
 LIMITS = ("trainer.limit_train_batches", "trainer.limit_test_batches")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; `metrics` is None where it is not finished."""
+    """A run folder, or one of the variants that it compares; `metrics` is None where it is not finished."""
 
     folder: Path
     metrics: dict[str, Any] | None
     config: dict[str, Any]
     """config.yaml, flat: model.init_args.lr -> 0.001"""
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """The folder as warnings name it: sasrec_ml1m/seed=0."""
-        seed = self.folder.name.startswith("seed=")
-        return f"{self.folder.parent.name}/{self.folder.name}" if seed else self.folder.name
+        return folder_name(self.folder)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -47,7 +49,20 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The part of the config that two seeds of one row must share."""
-        return {k: v for k, v in self.config.items() if k.startswith(("model.", "data.")) and k not in PLACES}
+        mine = {k: v for k, v in self.config.items() if k.startswith(("model.", "data.")) and k not in PLACES}
+        return {
+            k: v for k, v in mine.items() if not k.startswith(VARIANTS) or k.startswith(f"{VARIANTS}{self.variant}.")
+        }
+
+    def per_user(self) -> pl.DataFrame:
+        """per_user.parquet: a row a test user."""
+        table = pl.read_parquet(self.folder / "per_user.parquet")
+        return table.filter(pl.col("variant") == self.variant).drop("variant") if self.variant else table
+
+
+def folder_name(folder: Path) -> str:
+    """sasrec_ml1m/seed=0, or the folder's own name where it is no seed's."""
+    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed=") else folder.name
 
 
 @dataclass
@@ -64,6 +79,8 @@ class Group:
 def find_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs in and below `paths`, in their order; those below one path by name, seed=2 before seed=10.
 
+    A run that compares variants is one run for each of them.
+
     Raises:
         InputError: a path does not exist or holds no run, or a run's files cannot be read.
     """
@@ -71,10 +88,22 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path}: no such folder; name run folders, or folders that hold them")
-        if not (found := [_read(folder) for folder in _run_folders(path)]):
+        if not (found := [run for folder in _run_folders(path) for run in _variants(read_run(folder))]):
             raise InputError(f"{path}: no run in it or below it (a run has config.yaml or metrics.json)")
         runs += found
     return runs
+
+
+def _variants(run: Run) -> list[Run]:
+    """Its metrics are called <variant>/<metric>."""
+    test: dict[str, float] = run.metrics["test"] if run.metrics else {}
+    if not any("/" in key for key in test):
+        return [run]
+    parts: dict[str, dict[str, float]] = defaultdict(dict)
+    for key, value in test.items():
+        variant, _, metric = key.partition("/")
+        parts[variant][metric] = value
+    return [replace(run, metrics={**run.record, "test": mine}, variant=name) for name, mine in parts.items()]
 
 
 def _run_folders(path: Path) -> Iterator[Path]:
@@ -86,13 +115,18 @@ def _run_folders(path: Path) -> Iterator[Path]:
         below[:] = sorted(set(below) - set(hidden), key=lambda n: (len(n), n) if n.startswith("seed=") else (0, n))
 
 
-def _read(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
+    """A run folder as it is, finished or not.
+
+    Raises:
+        InputError: its files are broken, or no training's.
+    """
     metrics, config = None, {}
     try:
         if (folder / "metrics.json").is_file():
             metrics = json.loads((folder / "metrics.json").read_text())
         if (folder / "config.yaml").is_file():
-            config = _flat(yaml.safe_load((folder / "config.yaml").read_text()))
+            config = flat(yaml.safe_load((folder / "config.yaml").read_text()))
     except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"{folder}: metrics.json or config.yaml is broken ({str(error).splitlines()[0]})") from None
     if metrics is not None and (missing := {"config", "dataset", "protocol", "test"} - set(metrics)):
@@ -100,11 +134,12 @@ def _read(folder: Path) -> Run:
     return Run(folder, metrics, config)
 
 
-def _flat(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"lr": 1}} as {"model.lr": 1}."""
+    keys: dict[str, Any] = {}
     for key, value in (part or {}).items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return keys
 
 
 def refuse_different_tests(runs: Sequence[Run]) -> None:
@@ -131,29 +166,33 @@ def refuse_different_tests(runs: Sequence[Run]) -> None:
                 )
 
 
-def group_runs(runs: Sequence[Run], x: str | None = None) -> tuple[list[Group], list[str]]:
+def group_runs(
+    runs: Sequence[Run], x: str | None = None, names: Literal["config", "folder"] = "config"
+) -> tuple[list[Group], list[str]]:
     """Rows of the table, and warnings: about duplicates, and configs of which one lacks keys.
 
-    Runs of one config name share a row unless model, data or `x` differ; then what differs is added to the row's name.
-    A key that a run's config does not have at all, because it was made before the option existed, is no difference.
+    Runs of one name, that of their config or of the folder above the seeds, share a row unless model, data or `x`
+    differ; then what differs is added to the row's name. A key that a run's config does not have at all, because it was
+    made before the option existed, is no difference.
 
     Raises:
         InputError: `x` is no number in a run's config.
     """
     warnings: list[str] = []
-    by_config: dict[str, list[Group]] = defaultdict(list)
-    seen: dict[Path, Run] = {}
+    by_name: dict[str, list[Group]] = defaultdict(list)
+    seen: dict[tuple[Path, str], Run] = {}
     for run in runs:
-        if seen.setdefault(run.folder.resolve(), run) is not run:
+        if seen.setdefault((run.folder.resolve(), run.variant), run) is not run:
             warnings.append(f"{run.folder} is given twice; counted once")
             continue
         value = run.config.get(x) if x else None
         if x and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise InputError(f"{run.folder}/config.yaml: {x} is {value!r}, no number; name another --x")
-        groups = by_config[run.record["config"]]
+        name = str(run.record["config"]) if names == "config" else run.name.partition("/")[0]
+        groups = by_name[name := f"{name}: {run.variant}" if run.variant else name]
         same = (g for g in groups if g.x == value and not _differences(g.runs[0], run))
         if (group := next(same, None)) is None:
-            groups.append(Group(run.record["config"], [run], value))
+            groups.append(Group(name, [run], value))
             continue
         if twin := next((r for r in group.runs if r.record.get("seed") == run.record.get("seed")), None):
             differ = " but other results" if run.record["test"] != twin.record["test"] else ""
@@ -165,9 +204,9 @@ def group_runs(runs: Sequence[Run], x: str | None = None) -> tuple[list[Group], 
                 f" {', '.join(lacking[:3])}{' ...' if lacking[3:] else ''}"
             )
         group.runs.append(run)
-    for groups in by_config.values():
+    for groups in by_name.values():
         _name_apart(groups, x)
-    return [group for groups in by_config.values() for group in groups], warnings
+    return [group for groups in by_name.values() for group in groups], warnings
 
 
 def _differences(a: Run, b: Run) -> list[str]:
@@ -216,7 +255,7 @@ def _cut(group: Group, configs: Path | None) -> list[str]:
     reasons = []
     for run, own in zip(group.runs, epochs, strict=True):
         limits = [f"{key} {run.config[key]}" for key in LIMITS if run.config.get(key) is not None]
-        if own is not None and 0 <= own < max(known):
+        if own is not None and 0 < own < max(known):  # 0 trains nothing, and means it
             limits.append(f"trainer.max_epochs {own} instead of {max(known)}")
         reasons += [f"{run.name} ({', '.join(limits)})"] if limits else []
     return [f"cut short: {', '.join(reasons)}"] if reasons else []
@@ -229,5 +268,5 @@ def _declared_epochs(config: str, configs: Path | None) -> int | None:
         return None  # a config from elsewhere
     declared = None
     for found in files:
-        declared = _flat(yaml.safe_load(found[0].read_text())).get("trainer.max_epochs", declared)
+        declared = flat(yaml.safe_load(found[0].read_text())).get("trainer.max_epochs", declared)
     return declared

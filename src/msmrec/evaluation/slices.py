@@ -8,19 +8,23 @@ import polars as pl
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TRAIN, USER_ID
 from msmrec.data.prepare import Dataset
-from msmrec.run_folder import dataset_of, read_record
+from msmrec.evaluation.run_folders import find_runs, group_runs, refuse_different_tests
+from msmrec.run_folder import dataset_of
 
 METRICS = ("hit_rate@10", "ndcg@10")
 COLD = ("cold_recall@10", "cold_ndcg@10")  # of targets without any training rating, among all items
 
 
-def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFrame:
+def slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     """Means of a run's per-user results over slices of the users.
 
     Users are cut by the tier of their (first) test item (head 10%, mid 40%, tail 50% of the items by training ratings,
     cold without any) and into thirds by the length of their training history. "cold user" are the tenth with the
     fewest training ratings, "cold target" the users who have test items without any: of those items alone, recall@10
-    in place of the hit rate. Of a run that compares variants, `variant` says whose results.
+    in place of the hit rate.
+
+    Args:
+        users: see `Run.per_user`. dataset: the run's.
 
     Returns:
         slice, users, hit_rate@10, ndcg@10; the slice "all" first.
@@ -29,8 +33,6 @@ def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFr
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
     target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
     activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).agg(pl.len().alias("activity"))
-    users = pl.read_parquet(run / "per_user.parquet")
-    users = users if variant is None else users.filter(pl.col("variant") == variant)
     users = users.join(target, on=USER_ID).join(activity, on=USER_ID)
     fewest, low, high = (users["activity"].quantile(share) for share in (0.1, 1 / 3, 2 / 3))
     assert fewest is not None and low is not None and high is not None
@@ -58,40 +60,35 @@ def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFr
     )
 
 
-def compare_slices(runs: Sequence[Path]) -> str:
-    """A Markdown table of `slices` for several runs; runs of one config (seeds) are averaged into one column.
+def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
+    """A Markdown table of `slices`, with a column for each row of `compare`: seeds are averaged, variants apart.
 
-    A run that compares variants has a column for each.
+    Args:
+        paths: run folders, or folders above them.
+
+    Returns:
+        the table, and warnings.
 
     Raises:
-        InputError: a run is not finished, or the runs are on different datasets.
+        InputError: a run is not finished, or the runs are not comparable.
     """
-    tables: dict[str, list[pl.DataFrame]] = {}
-    fingerprints = set()
+    runs = find_runs(paths)
     for run in runs:
-        record = read_record(run)
-        if METRICS[0] not in pl.read_parquet_schema(run / "per_user.parquet"):
-            raise InputError(f"{run}: not a ranking run, so it has no {METRICS[0]} to slice")
-        info = record["dataset"]
-        fingerprints.add(info["fingerprint"])
-        if len(fingerprints) > 1:
-            raise InputError(f"{run} is on another dataset than the runs before it; compare runs on one dataset")
-        dataset = dataset_of(run)
-        columns = pl.read_parquet_schema(run / "per_user.parquet")
-        if "variant" not in columns:
-            tables.setdefault(record["config"], []).append(slices(run, dataset))
-            continue
-        variants = pl.read_parquet(run / "per_user.parquet", columns=["variant"])["variant"]
-        for name in variants.unique(maintain_order=True):
-            tables.setdefault(f"{record['config']}: {name}", []).append(slices(run, dataset, name))
-    names = list(tables)
-    lines = ["| slice | users | " + " | ".join(f"{name} HR@10 / NDCG@10" for name in names) + " |"]
-    lines.append("|---|---|" + "---|" * len(names))
+        if run.metrics is None:
+            raise InputError(f"{run.folder}: no metrics.json; the run is not finished")
+        if METRICS[0] not in pl.read_parquet_schema(run.folder / "per_user.parquet"):
+            raise InputError(f"{run.folder}: not a ranking run, so it has no {METRICS[0]} to slice")
+    refuse_different_tests(runs)
+    groups, warnings = group_runs(runs)
+    dataset = dataset_of(runs[0].folder)
+    tables = {group.name: [slices(run.per_user(), dataset) for run in group.runs] for group in groups}
+    lines = ["| slice | users | " + " | ".join(f"{name} HR@10 / NDCG@10" for name in tables) + " |"]
+    lines.append("|---|---|" + "---|" * len(tables))
     first = next(iter(tables.values()))[0]
     for row, (name, users) in enumerate(first.select("slice", "users").iter_rows()):
         cells = []
-        for config_name in names:
-            means = [sum(t[m][row] for t in tables[config_name]) / len(tables[config_name]) for m in METRICS]
+        for seeds in tables.values():
+            means = [sum(table[m][row] for table in seeds) / len(seeds) for m in METRICS]
             cells.append(" / ".join(f"{value:.4f}" for value in means))
         lines.append(f"| {name} | {users:,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines), warnings

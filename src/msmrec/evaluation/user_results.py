@@ -24,7 +24,7 @@ class UserResults:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.table = pl.read_parquet(run.folder / "per_user.parquet").sort(USER_ID)
+        self.table = run.per_user().sort(USER_ID)
         self.users = self.table[USER_ID].to_numpy()
         if self.table[USER_ID].is_duplicated().any():
             raise InputError(f"{run.folder}/per_user.parquet: a user_id has two rows; test the run again")

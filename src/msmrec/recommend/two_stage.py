@@ -73,7 +73,7 @@ class TwoStage(Module):
     """
 
     monitor = "val/ndcg@10"
-    headline = ()
+    headline = ("recall@10", "ndcg@10")
     trains = False
 
     def __init__(
