@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import yaml
@@ -16,8 +17,21 @@ METRICS = ("hit_rate@10", "ndcg@10")
 COLD = ("cold_recall@10", "cold_ndcg@10")  # of targets without any training rating, among all items
 
 
-def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFrame:
-    """Means of a run's per-user results over slices of the users.
+def dataset_of(record: dict[str, Any], config: dict[str, Any]) -> Dataset:
+    """The dataset that a run was made on, from the cache.
+
+    Args:
+        record: metrics.json. config: config.yaml.
+
+    Raises:
+        InputError: it is not there; MSMREC_CACHE may name another cache.
+    """
+    info, cache = record["dataset"], Path(config["data"].get("cache") or os.environ.get("MSMREC_CACHE", "artifacts"))
+    return Dataset(cache / "datasets" / f"{info['name']}-{info['fingerprint']}")
+
+
+def users_of_slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFrame:
+    """A run's per-user results, once for each slice that a user belongs to.
 
     Users are cut by the tier of their (first) test item (head 10%, mid 40%, tail 50% of the items by training ratings,
     cold without any) and into thirds by the length of their training history. "cold user" are the tenth with the
@@ -25,7 +39,7 @@ def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFr
     in place of the hit rate. Of a run that compares variants, `variant` says whose results.
 
     Returns:
-        slice, users, hit_rate@10, ndcg@10; the slice "all" first.
+        slice, user_id, hit_rate@10, ndcg@10; the slice "all" first.
     """
     rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
@@ -54,9 +68,14 @@ def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFr
     if COLD[0] in users.columns:
         cold = users.drop_nulls(COLD[0]).with_columns(pl.lit("cold target").alias("slice"))
         parts.append(cold.with_columns(pl.col(old).alias(new) for old, new in zip(COLD, METRICS, strict=True)))
-    return pl.concat(
-        part.group_by("slice", maintain_order=True).agg(pl.len().alias("users"), *(pl.col(m).mean() for m in METRICS))
-        for part in parts
+    return pl.concat(part.select("slice", USER_ID, *METRICS) for part in parts)
+
+
+def slices(run: Path, dataset: Dataset, variant: str | None = None) -> pl.DataFrame:
+    """Means of `users_of_slices`: slice, users, hit_rate@10, ndcg@10."""
+    rows = users_of_slices(run, dataset, variant)
+    return rows.group_by("slice", maintain_order=True).agg(
+        pl.len().alias("users"), *(pl.col(m).mean() for m in METRICS)
     )
 
 
@@ -77,12 +96,10 @@ def compare_slices(runs: Sequence[Path]) -> str:
         if METRICS[0] not in pl.read_parquet_schema(run / "per_user.parquet"):
             raise InputError(f"{run}: not a ranking run, so it has no {METRICS[0]} to slice")
         config = yaml.safe_load((run / "config.yaml").read_text())
-        info = record["dataset"]
-        fingerprints.add(info["fingerprint"])
+        fingerprints.add(record["dataset"]["fingerprint"])
         if len(fingerprints) > 1:
             raise InputError(f"{run} is on another dataset than the runs before it; compare runs on one dataset")
-        cache = Path(config["data"]["cache"] or os.environ.get("MSMREC_CACHE", "artifacts"))
-        dataset = Dataset(cache / "datasets" / f"{info['name']}-{info['fingerprint']}")
+        dataset = dataset_of(record, config)
         columns = pl.read_parquet_schema(run / "per_user.parquet")
         if "variant" not in columns:
             tables.setdefault(record["config"], []).append(slices(run, dataset))
