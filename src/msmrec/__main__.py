@@ -9,6 +9,7 @@
     report    RUN [RUN ..] writes report.html into each run, with the sections that ask the model
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
     faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
+    analyse   RUN          writes what the gate of a run of MSMRec does to RUN/analysis/ and prints the main tables
     agreement SHEET ..     prints how far people who filled in sheets of texts agree, and what they think of them
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned
 
@@ -222,6 +223,48 @@ def agreement(args: Sequence[str]) -> None:
     print(markdown(alphas(ratings)), markdown(mean_ratings(ratings)), sep="\n\n")
 
 
+def analyse(args: Sequence[str]) -> None:
+    """Writes RUN/analysis/*.parquet and prints the main tables."""
+    from msmrec.analysis.analyse import analyse as analysed
+    from msmrec.analysis.maps import METHODS
+    from msmrec.analysis.summary import found, summary
+    from msmrec.cli import open_run
+    from msmrec.data.sources.simulated import Simulated
+
+    about = "The gate's weights by user, item and position, groups of users, drift, removal of modalities and maps:"
+    about += " reads a run of MSMRec and writes its analysis/*.parquet. Other arguments, such as --data.root, go to it."
+    parser = argparse.ArgumentParser(prog="msmrec analyse", description=about, allow_abbrev=False)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--popular_above",
+        type=float,
+        help="the paper's lambda: share of training interactions above which an item is popular (default: 3 / items)",
+    )
+    parser.add_argument(
+        "--maps", default=",".join(METHODS), help="tsne, umap, both (default: %(default)s) or none of them (none)"
+    )
+    parser.add_argument("--map_items", type=int, default=600, help="items of a map, drawn at random (default: 600)")
+    parser.add_argument("--neighbours", type=int, default=10, help="whose genres are compared (default: 10)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="of resampling and maps (default: 0)")
+    given, overrides = parser.parse_known_args(args)
+    methods = [name for name in given.maps.split(",") if name not in ("", "none")]
+    if unknown := set(methods) - set(METHODS):
+        raise InputError(f"--maps {unknown.pop()}: no such map; known: {', '.join(METHODS)}, none")
+    for name, least in (("resamples", 100), ("map_items", 5), ("neighbours", 1)):
+        if vars(given)[name] < least:
+            raise InputError(f"--{name} {vars(given)[name]}: must be at least {least}")
+    run = open_run(given.run, overrides)
+    made = analysed(
+        run, given.popular_above, methods, given.map_items, given.neighbours, given.resamples, given.seed
+    )  # fmt: skip
+    print(summary(made))
+    if isinstance(run.data.source, Simulated):
+        truth = pl.read_parquet(run.data.source.folder(run.data.root) / "truth.parquet")
+        print("", found(made, truth), sep="\n")
+    print(f"\n{given.run / 'analysis'}")
+
+
 def demo(args: Sequence[str]) -> None:
     """Trains both models on the generated dataset."""
     from msmrec.demo import run
@@ -235,6 +278,7 @@ def main() -> None:
 
     verbs = {"prepare": prepare, "describe": describe, "embed": embed, "slices": slices, "demo": demo}
     verbs |= {"report": report, "faithfulness": faithfulness, "agreement": agreement, "compare": compare}
+    verbs |= {"analyse": analyse}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
+from msmrec.analysis.gate import gated, read_gate
+from msmrec.analysis.people import leanings, weight_table
+from msmrec.analysis.planted import CLEAR, found_drift, found_groups, rank_correlations, within_user_correlation
 from msmrec.cli import build, open_run, train
-from msmrec.columns import TEST
 from msmrec.data.sources.simulated import Simulated
-from msmrec.evaluation.modality_usage import rank_correlations, user_weights, within_user_correlation
-from msmrec.models.msmrec import MSMRec
 
 
 def run(args: Sequence[str] = ()) -> dict[str, float]:
@@ -32,24 +32,25 @@ def run(args: Sequence[str] = ()) -> dict[str, float]:
         shutil.rmtree(folder, ignore_errors=True)  # a demo shows itself afresh each time
         train(["--config", f"{name}.yaml", "--run_dir", str(folder), *args])
         rows[name] = json.loads((folder / "metrics.json").read_text())
-    learned, source, root = _gate(Path("runs") / "demo_msmrec")
-    planted = pl.read_parquet(source.folder(root) / "truth.parquet")
+    opened = open_run(Path("runs") / "demo_msmrec")
+    gate, dataset = read_gate(gated(opened), opened.data.dataset), opened.data.dataset
+    assert isinstance(opened.data.source, Simulated)
+    planted = pl.read_parquet(opened.data.source.folder(opened.data.root) / "truth.parquet")
     names = ["hit_rate@10", "ndcg@10", "mrr@10", "hit_rate@100"]
     print(f"\n{'':14}" + "".join(f"{name:>14}" for name in names) + f"{'s/epoch':>10}{'epochs':>8}")
     for name, row in rows.items():
         values = "".join(f"{row['test'][metric]:14.4f}" for metric in names)
         print(f"{name:14}{values}{row['train']['seconds_per_epoch']:10.2f}{row['train']['epochs']:8d}")
+    learned, stands_out = weight_table(gate, dataset), leanings(gate, dataset)
     result = rank_correlations(learned, planted)
     print("\nDoes the gate find what was planted? Spearman correlation over users of learned and planted weights:")
     for name, value in result.items():
         print(f"  {name:12}{value:7.3f}")
     print(f"  {'mean':12}{sum(result.values()) / len(result):7.3f}")
     print(f"  and over modalities inside a user, on average {within_user_correlation(learned, planted):.3f}")
+    for what, (users, share) in {
+        f"the modality to which they give {CLEAR:.0%} and more": found_groups(stands_out, planted),
+        f"the direction in which a weight moves by {CLEAR:.0%} and more": found_drift(stands_out, planted),
+    }.items():
+        print(f"In hindsight, {what} is found for {share:.1%} of {users:,} users")
     return result
-
-
-def _gate(folder: Path) -> tuple[pl.DataFrame, Simulated, Path]:
-    run = open_run(folder)
-    model, data = run.model, run.data
-    assert isinstance(model, MSMRec) and isinstance(data.source, Simulated)
-    return user_weights(model, model.eval_loader(data, TEST), data.dataset), data.source, data.root

@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from msmrec.evaluation.modality_usage import rank_correlations, within_user_correlation
 
 from msmrec import __main__ as verbs
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import Dataset
 from msmrec.demo import run as demo
-from msmrec.evaluation.modality_usage import rank_correlations, within_user_correlation
 from msmrec.evaluation.slices import compare_slices, slices
 
 

@@ -109,6 +109,27 @@ class ModalityGate(nn.Module):
         so_far = causal_mean(scores, present.to(scores.dtype))
         return masked_softmax(scores, present, self.top_k), masked_softmax(so_far, present.cumsum(1) > 0, self.top_k)
 
+    def hindsight_scores(self, items: Tensor, vectors: Tensor, present: Tensor, seq_len: Tensor) -> Tensor:
+        """Scores as in `forward`, but of a user who is known from all other items of the history, later ones included.
+
+        For looking back at a history that is over: early items meet a profile that has been learned from all of it, and
+        none meets itself in it, which would look like agreement.
+
+        Args:
+            items: (B, L, D), 0 at padding. vectors: (B, L, M, E). present: (B, L, M), False at padding. seq_len: (B,).
+
+        Returns:
+            (B, L, M); arbitrary where not present.
+        """
+        if self.profile == "id":
+            others = (seq_len - 1).clamp(min=1)[:, None, None]
+            user = ((items.sum(1, keepdim=True) - items) / others).unsqueeze(-2)
+        else:
+            shown = vectors * present.unsqueeze(-1)
+            others = (present.sum(1, keepdim=True) - present.long()).clamp(min=1).unsqueeze(-1)
+            user = (shown.sum(1, keepdim=True) - shown) / others
+        return self.scores(user, vectors)
+
 
 def masked_softmax(scores: Tensor, present: Tensor, top_k: int | None = None) -> Tensor:
     """(..., M) softmax over the present entries, or over the k best of them; zeros where none is present."""

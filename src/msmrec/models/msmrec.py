@@ -122,6 +122,11 @@ class MSMRec(SASRec):
         _, item_gate, user_gate = self._fuse(item_seq, self._ids(), self._experts())
         return item_gate, user_gate
 
+    def hindsight_scores(self, item_seq: Tensor, seq_len: Tensor) -> Tensor:
+        """(B, L, M) the gate's scores of the items, had the user been known from all others; see `ModalityGate`."""
+        item_ids, vectors = F.embedding(item_seq, self._ids()), self._experts()[item_seq]
+        return self.gate.hindsight_scores(item_ids, vectors, self.present[item_seq], seq_len)
+
     # -- scoring ------------------------------------------------------------------------------------------------------
 
     def forward(self, item_seq: Tensor, seq_len: Tensor, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
