@@ -47,9 +47,13 @@ def runs(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     features = json.dumps({"year": {"class_path": "tests.tiny_configs.YearFeatures"}})
     variants = json.dumps({u: {"features": ["year"], "user": u, "candidates": 12} for u in ("average", "random")})
     two_stage = [
-        "--model=TwoStage", f"--model.init_args.features={features}", f"--model.init_args.variants={variants}",
-        "--data.protocol.split=user_ratio", "--data.protocol.ratios=[0.7,0.0,0.3]", "--trainer.max_epochs=0",
-    ]  # fmt: skip
+        "--model=TwoStage",
+        f"--model.init_args.features={features}",
+        f"--model.init_args.variants={variants}",
+        "--data.protocol.split=user_ratio",
+        "--data.protocol.ratios=[0.7,0.0,0.3]",
+        "--trainer.max_epochs=0",
+    ]
     made = {
         "sasrec": ["--config", "sasrec_ml100k.yaml", *sequence],
         "msmrec": [
@@ -115,7 +119,8 @@ def test_pages_open_and_their_plots_are_drawn(
         # Every canvas has ink: pixels that are not transparent.
         inked = page.evaluate(
             """[...document.querySelectorAll('[data-figure]')].map(e => {
-                const all = (root) => [...root.querySelectorAll('*')].flatMap(x => [x, ...(x.shadowRoot ? all(x.shadowRoot) : [])]);
+                const inside = (x) => x.shadowRoot ? all(x.shadowRoot) : [];
+                const all = (root) => [...root.querySelectorAll('*')].flatMap(x => [x, ...inside(x)]);
                 return all(e).filter(x => x.tagName === 'CANVAS' && x.width).some(c => {
                     const pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
                     return pixels.some((v, k) => k % 4 === 3 && v);

@@ -35,7 +35,8 @@ def reliability(label: np.ndarray, prob: np.ndarray) -> pl.DataFrame:
 
 def calibration_error(bins: pl.DataFrame) -> float:
     """Expected calibration error: the mean distance of probability and share of clicks, weighted by samples."""
-    return float((bins["samples"] * (bins["prob"] - bins["clicked"]).abs()).sum() / bins["samples"].sum())
+    samples, off = bins["samples"].to_numpy(), (bins["prob"] - bins["clicked"]).abs().to_numpy()
+    return float((samples * off).sum() / samples.sum())
 
 
 def auc(label: pl.Expr, prob: pl.Expr) -> pl.Expr:
@@ -53,7 +54,7 @@ def calibration(run: RunFiles) -> list[Block]:
     bins = reliability(label, prob)
     diagonal = {**line([0, 1], [0, 1], "as it should be", 7, markers=False)}
     wanted = [bins[name].to_list() for name in ("prob", "clicked", "low", "high", "samples")]
-    at, clicked, low, high, samples = wanted
+    at, clicked, low, high, _ = wanted
     hover = [
         f"said {p:.3f}, clicked {c:.3f} ({span(a, b, 3)})\n{n:,} samples" for p, c, a, b, n in zip(*wanted, strict=True)
     ]
@@ -67,24 +68,48 @@ def calibration(run: RunFiles) -> list[Block]:
         [f"{k / BINS:.3f} to {(k + 1) / BINS:.3f}", number(n), number(p), number(c), span(a, b)]
         for k, n, p, c, a, b in bins.select("bin", "samples", "prob", "clicked", "low", "high").iter_rows()
     ]
-    numbers = Table("Reliability", ["probability", "samples", "mean probability", "share of clicks", "95% interval"], rows,
-                    frozenset({1, 2, 3, 4}))  # fmt: skip
+    numbers = Table(
+        "Reliability",
+        ["probability", "samples", "mean probability", "share of clicks", "95% interval"],
+        rows,
+        frozenset({1, 2, 3, 4}),
+    )
     figure = Figure(
-        "Calibration", [diagonal, dotted], axis("predicted probability of a click", range=[0, 1]),
-        axis("share of clicks", range=[0, 1]), "Share of clicks against predicted probability in fifteen bins", numbers,
-        "A point on the line: of samples with this probability as many were clicked. Bars: 95% intervals (Wilson).", 340,
-    )  # fmt: skip
+        "Calibration",
+        [diagonal, dotted],
+        axis("predicted probability of a click", range=[0, 1]),
+        axis("share of clicks", range=[0, 1]),
+        "Share of clicks against predicted probability in fifteen bins",
+        numbers,
+        "A point on the line: of samples with this probability as many were clicked. Bars: 95% intervals (Wilson).",
+        340,
+    )
     edges = np.linspace(0, 1, 41)
     spread = []
     for k, (name, value) in enumerate((("clicked", 1), ("not clicked", 0))):
         counts = np.histogram(prob[label == value], edges)[0]
         spread.append(
-            {"kind": "bars", "left": edges[:-1].tolist(), "right": edges[1:].tolist(), "top": counts.tolist(), "series": k,
-             "name": name, "alpha": 0.5,
-             "hover": [f"{name}, {a:.3f} to {b:.3f}: {c:,}" for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)]}
-        )  # fmt: skip
-    apart = Figure("Probabilities of clicked and other samples", spread, axis("predicted probability of a click", range=[0, 1]),
-                   axis("samples", zero=True), "Histograms of the probabilities of clicked and other samples", height=340)  # fmt: skip
+            {
+                "kind": "bars",
+                "left": edges[:-1].tolist(),
+                "right": edges[1:].tolist(),
+                "top": counts.tolist(),
+                "series": k,
+                "name": name,
+                "alpha": 0.5,
+                "hover": [
+                    f"{name}, {a:.3f} to {b:.3f}: {c:,}" for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)
+                ],
+            }
+        )
+    apart = Figure(
+        "Probabilities of clicked and other samples",
+        spread,
+        axis("predicted probability of a click", range=[0, 1]),
+        axis("samples", zero=True),
+        "Histograms of the probabilities of clicked and other samples",
+        height=340,
+    )
     area = table.select(value=auc(pl.col("label"), pl.col("prob")))["value"][0]
     said = (
         f"Over all {len(table):,} test samples: expected calibration error {calibration_error(bins):.4f} ({BINS} bins),"
@@ -122,8 +147,15 @@ def click_slices(run: RunFiles) -> list[Block]:
         of_label = np.clip(np.where(label == 1, prob, 1 - prob), 1e-15, 1)
         area = part.select(value=auc(pl.col("label"), pl.col("prob")))["value"][0]
         body.append(
-            [name, number(len(part)), number(part[USER_ID].n_unique()), number(area), number(float(-np.log(of_label).mean())),
-             number(calibration_error(reliability(label, prob))), f"{label.mean():.1%}"]
-        )  # fmt: skip
+            [
+                name,
+                number(len(part)),
+                number(part[USER_ID].n_unique()),
+                number(area),
+                number(float(-np.log(of_label).mean())),
+                number(calibration_error(reliability(label, prob))),
+                f"{label.mean():.1%}",
+            ]
+        )
     columns = ["slice", "samples", "users", "AUC", "log loss (nats)", "ECE", "clicked"]
     return [Table("Slices of the test samples", columns, body, frozenset(range(1, 7)))]

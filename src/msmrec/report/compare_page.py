@@ -34,8 +34,9 @@ def write_comparison(table: Comparison, paths: Sequence[Path], path: Path, x: st
     best = [
         (metric.replace("_", " "), number(row.cells[k].mean), row.name)  # type: ignore[union-attr]
         for k, metric in enumerate(table.metrics[:4])
-        for row in table.rows if row.cells[k] and row.cells[k].best  # type: ignore[union-attr]
-    ]  # fmt: skip
+        for row in table.rows
+        if row.cells[k] and row.cells[k].best  # type: ignore[union-attr]
+    ]
     title = " · ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "No finished run"
     page = Page(title, table.notes[0] if table.notes else "", [(f"best {m}", v, n) for m, v, n in best], [])
     page.add("Results", lambda: _results(table, path))
@@ -78,9 +79,17 @@ def _results(table: Comparison, path: Path) -> list[Block]:
             continue
         ends = [cell.interval or (None, None) for _, cell in held]
         series = [(metric, [cell.mean for _, cell in held], [a for a, _ in ends], [b for _, b in ends])]
-        figures.append(dots(metric.replace("_", " "), [row.name for row, _ in held], series,
-                            axis(metric.replace("_", " ") + UNITS.get(metric, "")), f"{metric} of each config, with intervals",
-                            "Lower is better." if metric in LOWER_IS_BETTER else "", "config"))  # fmt: skip
+        figures.append(
+            dots(
+                metric.replace("_", " "),
+                [row.name for row, _ in held],
+                series,
+                axis(metric.replace("_", " ") + UNITS.get(metric, "")),
+                f"{metric} of each config, with intervals",
+                "Lower is better." if metric in LOWER_IS_BETTER else "",
+                "config",
+            )
+        )
     notes = [note.replace("Bold: best.", "“best”: best.") for note in table.notes[1:]]
     warnings = [Prose(f"Take care: {warning}.") for warning in table.warnings]
     return [
@@ -112,11 +121,16 @@ def _slices(groups: Sequence[Group]) -> list[Block]:
     nothing: list[None] = [None] * len(names)
     short = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10"}
     figures = [
-        dots(f"{short[m]} by slice", names, [(name, mean[m].tolist(), nothing, nothing) for name, mean in means.items()],
-             axis(f"{short[m]}, mean over the slice's users", zero=True), f"{m} of each config in slices of the users",
-             table=Table("", [], []))
+        dots(
+            f"{short[m]} by slice",
+            names,
+            [(name, mean[m].tolist(), nothing, nothing) for name, mean in means.items()],
+            axis(f"{short[m]}, mean over the slice's users", zero=True),
+            f"{m} of each config in slices of the users",
+            table=Table("", [], []),
+        )
         for m in METRICS
-    ]  # fmt: skip
+    ]
     for figure in figures:
         figure.table = None
     columns = ["slice", "users", *(f"{name}: {short[m]}" for name in means for m in METRICS)]
@@ -154,10 +168,17 @@ def _curves(groups: Sequence[Group]) -> list[Block]:
     if not lines:
         raise Missing("None of the runs has csv/metrics.csv.")
     figures = [
-        Figure(metric, marks, axis("optimiser step"), curve_axis(metric), f"{metric} of every run over steps",
-               Table(f"{metric} at the end", ["run", "step", metric], rows[metric], frozenset({1, 2})), height=300)
+        Figure(
+            metric,
+            marks,
+            axis("optimiser step"),
+            curve_axis(metric),
+            f"{metric} of every run over steps",
+            Table(f"{metric} at the end", ["run", "step", metric], rows[metric], frozenset({1, 2})),
+            height=300,
+        )
         for metric, marks in lines.items()
-    ]  # fmt: skip
+    ]
     return [Prose("A colour a config, a line a seed."), Row(figures)]
 
 
@@ -166,9 +187,20 @@ def _speed(groups: Sequence[Group]) -> list[Block]:
     for group in groups:
         for run in group.runs:
             t = run.record.get("train") or {}
-            rows.append([run.name, number(t.get("parameters")), number(t.get("epochs")), number(t.get("seconds_per_epoch"), 2),
-                         number(t.get("seconds"), 1), number(t.get("tokens_per_second")), number(t.get("peak_memory_mb")),
-                         str(t.get("device", "")), number(t.get("threads")), str(t.get("precision", ""))])  # fmt: skip
+            rows.append(
+                [
+                    run.name,
+                    number(t.get("parameters")),
+                    number(t.get("epochs")),
+                    number(t.get("seconds_per_epoch"), 2),
+                    number(t.get("seconds"), 1),
+                    number(t.get("tokens_per_second")),
+                    number(t.get("peak_memory_mb")),
+                    str(t.get("device", "")),
+                    number(t.get("threads")),
+                    str(t.get("precision", "")),
+                ]
+            )
     columns = [
         "run",
         "parameters",
@@ -212,9 +244,16 @@ def _differences(groups: Sequence[Group]) -> list[Block]:
 
 def _runs(groups: Sequence[Group], runs: Sequence[Run], path: Path) -> list[Block]:
     rows = [
-        [run.name, group.name, number(run.record.get("seed")), run.record.get("git_commit") or "unknown", os.path.relpath(run.folder, path.parent)]
-        for group in groups for run in group.runs
-    ]  # fmt: skip
+        [
+            run.name,
+            group.name,
+            number(run.record.get("seed")),
+            run.record.get("git_commit") or "unknown",
+            os.path.relpath(run.folder, path.parent),
+        ]
+        for group in groups
+        for run in group.runs
+    ]
     rows += [
         [run.name, "unfinished", "", "", os.path.relpath(run.folder, path.parent)]
         for run in runs

@@ -73,19 +73,37 @@ def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], k: int
 
 
 def points(
-    x: Sequence[Any], y: Sequence[Any], name: str, k: int, hover: Sequence[str] | str, size: float = 5, alpha: float = 0.75
-) -> Mark:  # fmt: skip
+    x: Sequence[Any],
+    y: Sequence[Any],
+    name: str,
+    k: int,
+    hover: Sequence[str] | str,
+    size: float = 5,
+    alpha: float = 0.75,
+) -> Mark:
     """Points of one series; `hover` is a text a point, or '#' and the name of a shared list of them."""
     return {
-        "kind": "points", "x": list(x), "y": list(y), "name": name, "series": k, "size": size, "alpha": alpha,
+        "kind": "points",
+        "x": list(x),
+        "y": list(y),
+        "name": name,
+        "series": k,
+        "size": size,
+        "alpha": alpha,
         "hover": hover if isinstance(hover, str) else list(hover),
-    }  # fmt: skip
+    }
 
 
 def intervals(
-    labels: Sequence[str], mean: Sequence[float | None], low: Sequence[float | None], high: Sequence[float | None],
-    name: str, k: int = 0, shift: float = 0.0, hover: Sequence[str] | None = None,
-) -> Mark:  # fmt: skip
+    labels: Sequence[str],
+    mean: Sequence[float | None],
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    name: str,
+    k: int = 0,
+    shift: float = 0.0,
+    hover: Sequence[str] | None = None,
+) -> Mark:
     """Points with intervals in the rows of `labels_axis`; `shift` sets series apart. Rows without a mean stay empty."""
     known = [i for i, m in enumerate(mean) if m is not None]
     words = hover or [
@@ -93,16 +111,28 @@ def intervals(
         for label, m, a, b in zip(labels, mean, low, high, strict=True)
     ]
     return {
-        "kind": "intervals", "x": [mean[i] for i in known], "y": [i + shift for i in known], "name": name, "series": k,
+        "kind": "intervals",
+        "x": [mean[i] for i in known],
+        "y": [i + shift for i in known],
+        "name": name,
+        "series": k,
         "low": [mean[i] if low[i] is None else low[i] for i in known],
-        "high": [mean[i] if high[i] is None else high[i] for i in known], "hover": [words[i] for i in known],
-    }  # fmt: skip
+        "high": [mean[i] if high[i] is None else high[i] for i in known],
+        "hover": [words[i] for i in known],
+    }
 
 
 def dots(
-    title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[Any], Sequence[Any], Sequence[Any]]],
-    x: dict[str, Any], alt: str, note: str = "", header: str = "", rule: float | None = None, table: Table | None = None,
-) -> Figure:  # fmt: skip
+    title: str,
+    labels: Sequence[str],
+    series: Sequence[tuple[str, Sequence[Any], Sequence[Any], Sequence[Any]]],
+    x: dict[str, Any],
+    alt: str,
+    note: str = "",
+    header: str = "",
+    rule: float | None = None,
+    table: Table | None = None,
+) -> Figure:
     """A row a label, a point with its interval a series: (name, means, lows, highs).
 
     Args:
@@ -123,16 +153,27 @@ def dots(
 
 
 def histogram(
-    edges: np.ndarray, counts: np.ndarray, title: str, x: dict[str, Any], y: str, alt: str, note: str = "",
+    edges: np.ndarray,
+    counts: np.ndarray,
+    title: str,
+    x: dict[str, Any],
+    y: str,
+    alt: str,
+    note: str = "",
     names: Sequence[str] | None = None,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Bars of given heights over the spans between `edges` (n + 1)."""
     low, high = edges[:-1], edges[1:]
     names = names or [f"{number(float(a), 0)} to {number(float(b), 0)}" for a, b in zip(low, high, strict=True)]
     bars = {
-        "kind": "bars", "left": low.tolist(), "right": high.tolist(), "top": counts.tolist(), "series": 0, "name": "",
+        "kind": "bars",
+        "left": low.tolist(),
+        "right": high.tolist(),
+        "top": counts.tolist(),
+        "series": 0,
+        "name": "",
         "hover": [f"{n}: {number(int(c))}" for n, c in zip(names, counts, strict=True)],
-    }  # fmt: skip
+    }
     table = Table(
         title, [x["title"], y], [[n, number(int(c))] for n, c in zip(names, counts, strict=True)], frozenset({1})
     )
@@ -140,21 +181,32 @@ def histogram(
 
 
 def cells(
-    rows: Sequence[str], columns: Sequence[str], values: np.ndarray, title: str, alt: str, note: str = "", digits: int = 2,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: np.ndarray,
+    title: str,
+    alt: str,
+    note: str = "",
+    digits: int = 2,
     header: str = "",
-) -> Figure:  # fmt: skip
+) -> Figure:
     """A heat map (R, C) with its numbers written in the cells."""
     where = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
     mark = {
-        "kind": "cells", "x": [c for _, c in where], "y": [r for r, _ in where], "name": "",
+        "kind": "cells",
+        "x": [c for _, c in where],
+        "y": [r for r, _ in where],
+        "name": "",
         "value": [round(float(values[r, c]), 4) for r, c in where],
         "label": [f"{values[r, c]:.{digits}f}".removeprefix("0") for r, c in where],
         "hover": [f"{rows[r]}\n{columns[c]} {values[r, c]:.3f}" for r, c in where],
-    }  # fmt: skip
+    }
     table = Table(
-        title, [header, *columns], [[r, *(number(float(v)) for v in row)] for r, row in zip(rows, values, strict=True)],
+        title,
+        [header, *columns],
+        [[r, *(number(float(v)) for v in row)] for r, row in zip(rows, values, strict=True)],
         frozenset(range(1, len(columns) + 1)),
-    )  # fmt: skip
+    )
     height = 90 + 24 * len(rows)
     return Figure(
         title, [mark], {"title": "", "columns": list(columns)}, labels_axis(rows, 34), alt, table, note, height

@@ -1,4 +1,4 @@
-"""The section on the gate at work: some users' latest films, what the gate weighed in each, and what was recommended."""
+"""The section on the gate at work: users' latest films, what the gate weighed in each, and what was recommended."""
 
 import numpy as np
 import polars as pl
@@ -71,8 +71,14 @@ def _one_user(
     start = max(0, length - LATEST)
     weights = torch.cat([item_gate[0, start:length], user_gate[0, length - 1 : length]]).float().numpy()
     rows = [*(titles[i] for i in items[start:]), "the user, after all this"]
-    figure = cells(rows, names, np.nan_to_num(weights), f"Weights of user {user} ({what})",
-                   f"The gate's weights of {len(rows) - 1} films and of the user, by modality", header="film")  # fmt: skip
+    figure = cells(
+        rows,
+        names,
+        np.nan_to_num(weights),
+        f"Weights of user {user} ({what})",
+        f"The gate's weights of {len(rows) - 1} films and of the user, by modality",
+        header="film",
+    )
     history = run.dataset.item_id[run.dataset.offsets[user] : run.dataset.ends[1][user]]  # training and validation
     scores[torch.from_numpy(history.astype(np.int64))] = -torch.inf
     scores[0] = -torch.inf

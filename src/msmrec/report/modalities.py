@@ -1,5 +1,6 @@
 """The section on modalities, from the tables of msmrec.analysis: whom the gate sees how, and what it is worth."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,14 @@ def modalities(folder: Path) -> list[Block]:
             f"The run has no modality analysis: python -m msmrec analyse {folder} makes it, for runs of MSMRec."
         )
     parts = {
-        "Groups of users": _groups, "Users": _users, "Along the history": _positions, "First half and second half": _drift,
-        "The most devoted users": _devoted, "Without a modality": _removal, "Maps of the items": _maps,
-    }  # fmt: skip
+        "Groups of users": _groups,
+        "Users": _users,
+        "Along the history": _positions,
+        "First half and second half": _drift,
+        "The most devoted users": _devoted,
+        "Without a modality": _removal,
+        "Maps of the items": _maps,
+    }
     return [Group(title, blocks) for title, make in parts.items() if (blocks := make(found))]
 
 
@@ -49,9 +55,16 @@ def _groups(found: Analysis) -> list[Block]:
     note = "; ".join(f"{group.capitalize()}: {many[group]:,} users" for group in groups)
     note += ". Groups by the share of popular films in the history, in bins of equal width. 95% intervals over users."
     chance = 1 / len(names)
-    figure = dots("Gate weights of groups of users", names, series, axis("mean weight of the modality"),
-                  "Mean gate weight of each modality in groups of users, with intervals", note + f" Dashed: even weights, {chance:.3f}.",
-                  "modality", rule=chance)  # fmt: skip
+    figure = dots(
+        "Gate weights of groups of users",
+        names,
+        series,
+        axis("mean weight of the modality"),
+        "Mean gate weight of each modality in groups of users, with intervals",
+        note + f" Dashed: even weights, {chance:.3f}.",
+        "modality",
+        rule=chance,
+    )
     rows = [
         [m, f"{a} − {b}", f"{d:+.4f}", span(lo, hi), p_value(p)]
         for m, a, b, d, lo, hi, p in found.group_tests.select(
@@ -59,24 +72,40 @@ def _groups(found: Analysis) -> list[Block]:
         ).iter_rows()
     ]
     marked = frozenset(k for k, p in enumerate(found.group_tests["p"]) if p is not None and p < 0.05)
-    tests = Table("Differences between groups (p corrected by Holm's method); marked: p < 0.05",
-                  ["modality", "groups", "difference", "95% interval", "p"], rows, frozenset({2, 3, 4}), marked=marked)  # fmt: skip
+    tests = Table(
+        "Differences between groups (p corrected by Holm's method); marked: p < 0.05",
+        ["modality", "groups", "difference", "95% interval", "p"],
+        rows,
+        frozenset({2, 3, 4}),
+        marked=marked,
+    )
     return [figure, tests]
 
 
 def _users(found: Analysis) -> list[Block]:
     figures = []
-    for column, title, unit in (("popular_share", "Share of popular films", "share of the history"),
-                                ("entropy", "How evenly users attend", "entropy of the weights (1: evenly)")):  # fmt: skip
+    for column, title, unit in (
+        ("popular_share", "Share of popular films", "share of the history"),
+        ("entropy", "How evenly users attend", "entropy of the weights (1: evenly)"),
+    ):
         values = found.users[column].drop_nulls().drop_nans().to_numpy()
         if not len(values):
             continue
         edges = np.linspace(
             min(values.min(), 0 if column == "popular_share" else values.min()), values.max() + 1e-9, 31
         )
-        names = [f"{a:.3f} to {b:.3f}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        figures.append(histogram(edges, np.histogram(values, edges)[0], title, axis(unit), "users",
-                                 f"Histogram over {len(values):,} users: {title.lower()}", names=names))  # fmt: skip
+        names = [f"{a:.3f} to {b:.3f}" for a, b in pairwise(edges)]
+        figures.append(
+            histogram(
+                edges,
+                np.histogram(values, edges)[0],
+                title,
+                axis(unit),
+                "users",
+                f"Histogram over {len(values):,} users: {title.lower()}",
+                names=names,
+            )
+        )
     return [Row(figures)] if figures else []
 
 
@@ -96,12 +125,19 @@ def _positions(found: Analysis) -> list[Block]:
             [f"{p / 20:.0%} to {(p + 1) / 20:.0%}", number(m), span(a, b)]
             for p, m, a, b in part.select("position", "mean", "low", "high").iter_rows()
         ]
-        figures.append(Figure(str(name), marks, axis("place in the history", percent=True),
-                              axis("weight", range=[float(low) - margin, float(high) + margin]),  # type: ignore[arg-type]
-                              f"Mean gate weight of {name} along the history", Table(str(name), ["place", "weight", "95% interval"], rows,
-                              frozenset({1, 2})), height=210))  # fmt: skip
+        figures.append(
+            Figure(
+                str(name),
+                marks,
+                axis("place in the history", percent=True),
+                axis("weight", range=[float(low) - margin, float(high) + margin]),  # type: ignore[arg-type]
+                f"Mean gate weight of {name} along the history",
+                Table(str(name), ["place", "weight", "95% interval"], rows, frozenset({1, 2})),
+                height=210,
+            )
+        )
     intro = Prose(
-        "Mean weight of the user's gate over twentieths of the history, all on one scale; bands: 95% intervals over users."
+        "Mean weight of the user's gate over twentieths of the history, all on one scale; bands: 95% intervals."
     )
     return [intro, Row(figures)] if figures else []
 
@@ -110,12 +146,27 @@ def _drift(found: Analysis) -> list[Block]:
     if not len(found.drift):
         return []
     names = found.drift[MODALITY].to_list()
-    figure = dots("Second half of the history less the first", names,
-                  [("change", *(found.drift[c].to_list() for c in ("difference", "low", "high")))], axis("change of the mean weight"),
-                  "Change of each modality's mean weight from the first to the second half of histories", "95% intervals over users.",
-                  "modality", rule=0.0, table=Table("Halves of the history", ["modality", "first", "second", "change", "95% interval", "p"],
-                  [[m, number(a), number(b), f"{d:+.4f}", span(lo, hi), p_value(p)] for m, a, b, d, lo, hi, p in
-                   found.drift.select(MODALITY, "first", "second", "difference", "low", "high", "p").iter_rows()], frozenset(range(1, 6))))  # fmt: skip
+    figure = dots(
+        "Second half of the history less the first",
+        names,
+        [("change", *(found.drift[c].to_list() for c in ("difference", "low", "high")))],
+        axis("change of the mean weight"),
+        "Change of each modality's mean weight from the first to the second half of histories",
+        "95% intervals over users.",
+        "modality",
+        rule=0.0,
+        table=Table(
+            "Halves of the history",
+            ["modality", "first", "second", "change", "95% interval", "p"],
+            [
+                [m, number(a), number(b), f"{d:+.4f}", span(lo, hi), p_value(p)]
+                for m, a, b, d, lo, hi, p in found.drift.select(
+                    MODALITY, "first", "second", "difference", "low", "high", "p"
+                ).iter_rows()
+            ],
+            frozenset(range(1, 6)),
+        ),
+    )
     blocks: list[Block] = [figure]
     rows = []
     for (name,), part in found.drift_items.group_by(MODALITY, maintain_order=True):
@@ -132,7 +183,13 @@ def _drift(found: Analysis) -> list[Block]:
 
 
 def _devoted(found: Analysis) -> list[Block]:
-    best = found.devoted.sort(MODALITY, "rank", maintain_order=True).filter(pl.col("rank") <= found.devoted["rank"].min() + 2) if len(found.devoted) else found.devoted  # fmt: skip
+    best = (
+        found.devoted.sort(MODALITY, "rank", maintain_order=True).filter(
+            pl.col("rank") <= found.devoted["rank"].min() + 2
+        )
+        if len(found.devoted)
+        else found.devoted
+    )
     rows = [
         [
             m,
@@ -160,19 +217,33 @@ def _removal(found: Analysis) -> list[Block]:
     blocks: list[Block] = []
     for (metric,), part in found.removal.group_by("metric", maintain_order=True):
         names = part[MODALITY].to_list()
-        rows = [[m, number(a), number(b), f"{d:+.4f}", span(lo, hi), p_value(p)] for m, a, b, d, lo, hi, p in
-                part.select(MODALITY, "full", "without", "difference", "low", "high", "p").iter_rows()]  # fmt: skip
+        rows = [
+            [m, number(a), number(b), f"{d:+.4f}", span(lo, hi), p_value(p)]
+            for m, a, b, d, lo, hi, p in part.select(
+                MODALITY, "full", "without", "difference", "low", "high", "p"
+            ).iter_rows()
+        ]
         table = Table(
             f"Without a modality: {metric}",
             ["modality", "with all", "without it", "change", "95% interval", "p"],
             rows,
             frozenset(range(1, 6)),
         )
-        blocks.append(dots(f"Change of {metric} without a modality", names, [("change", *(part[c].to_list() for c in ("difference", "low", "high")))],
-                           axis(f"change of {metric}"), f"Change of {metric} when each modality is removed from the trained model",
-                           "", "modality", rule=0.0, table=table))  # fmt: skip
+        blocks.append(
+            dots(
+                f"Change of {metric} without a modality",
+                names,
+                [("change", *(part[c].to_list() for c in ("difference", "low", "high")))],
+                axis(f"change of {metric}"),
+                f"Change of {metric} when each modality is removed from the trained model",
+                "",
+                "modality",
+                rule=0.0,
+                table=table,
+            )
+        )
     intro = Prose(
-        "Each modality taken from the trained model in turn; a point left of the line: worse without it. 95% intervals over"
+        "Each modality taken from the trained model in turn; left of the line: worse without it. 95% intervals over"
         " users, who are the same with and without."
     )
     return [intro, *([Row(blocks)] if blocks else [])] if blocks else []  # type: ignore[arg-type]
@@ -186,8 +257,14 @@ def _maps(found: Analysis) -> list[Block]:
             [m, s, *(number(v, 3) if isinstance(v, float) else number(v) for v in rest)]
             for m, s, *rest in found.map_scores.select(MODALITY, "stage", *columns).iter_rows()
         ]
-        blocks.append(Table("How far films of one genre lie together, in the vectors themselves", ["modality", "projector", *(c.replace("_", " ") for c in columns)],
-                            rows, frozenset(range(2, 2 + len(columns)))))  # fmt: skip
+        blocks.append(
+            Table(
+                "How far films of one genre lie together, in the vectors themselves",
+                ["modality", "projector", *(c.replace("_", " ") for c in columns)],
+                rows,
+                frozenset(range(2, 2 + len(columns))),
+            )
+        )
     table = found.map_points
     if not len(table):
         return blocks
@@ -230,9 +307,19 @@ def _maps(found: Analysis) -> list[Block]:
             choices.setdefault(str(modality), {})[{"tsne": "t-SNE", "umap": "UMAP"}.get(str(method), str(method))] = (
                 marks
             )
-        figures.append(Figure(f"{str(stage).capitalize()} the projector", [], axis("", hidden=True), axis("", hidden=True),
-                              f"Map of the items' vectors {stage} the projector; genres are colours. The table above says how far they lie apart",
-                              None, height=400, choices=choices, shared=shared))  # fmt: skip
+        figures.append(
+            Figure(
+                f"{str(stage).capitalize()} the projector",
+                [],
+                axis("", hidden=True),
+                axis("", hidden=True),
+                f"Map of the items' vectors {stage} the projector, genres as colours; the table has how far they lie apart",
+                None,
+                height=400,
+                choices=choices,
+                shared=shared,
+            )
+        )
     note = "A point a film, coloured by its first genre; axes have no unit, and only neighbourhoods mean something."
     return [*blocks, Prose(note), Row(figures, ("Modality", "Method"))]
 

@@ -27,7 +27,7 @@ def _builds(run: RunFiles) -> dict[int, Path]:
 def retrieval(run: RunFiles) -> list[Block]:
     """How retrieved histories changed from the first build to the last."""
     builds = _builds(run)
-    (first, before_path), (last, after_path) = list(builds.items())[0], list(builds.items())[-1]
+    (first, before_path), (last, after_path) = next(iter(builds.items())), list(builds.items())[-1]
     blocks: list[Block] = []
     logged = run.record["protocol"].get("retrieval") or {}
     if logged:
@@ -49,8 +49,17 @@ def retrieval(run: RunFiles) -> list[Block]:
             if len(at) > 1:
                 rows = [[number(s), number(v)] for s, v in at.iter_rows()]
                 marks = [line(at["step"].to_list(), at[name].to_list(), "")]
-                figures.append(Figure(name, marks, axis("optimiser step"), axis(name.removeprefix("retrieval/"), range=[0, 1.05]),
-                                      f"{name} over builds", Table(name, ["step", name], rows, frozenset({0, 1})), height=240))  # fmt: skip
+                figures.append(
+                    Figure(
+                        name,
+                        marks,
+                        axis("optimiser step"),
+                        axis(name.removeprefix("retrieval/"), range=[0, 1.05]),
+                        f"{name} over builds",
+                        Table(name, ["step", name], rows, frozenset({0, 1})),
+                        height=240,
+                    )
+                )
         blocks += [Row(figures)] if figures else []
     except Missing:
         pass  # the section on curves says so
@@ -77,10 +86,15 @@ def retrieval(run: RunFiles) -> list[Block]:
     for row in changed if (share < 1).any() else changed[:1]:
         target = both[ITEM_ID][int(row)]
         lines = [
-            [str(place + 1), *(_rated(chosen[row, place], item, rating, title, place_in)
-                               for chosen, place_in in ((old, new[row]), (new, old[row])))]
+            [
+                str(place + 1),
+                *(
+                    _rated(chosen[row, place], item, rating, title, place_in)
+                    for chosen, place_in in ((old, new[row]), (new, old[row]))
+                ),
+            ]
             for place in range(old.shape[1])
-        ]  # fmt: skip
+        ]
         caption = f"Retrieved for {title[target]} (user {both[USER_ID][int(row)]}); * only on this side"
         blocks.append(Table(caption, ["", f"before epoch {first}", f"before epoch {last}"], lines))
     return blocks
@@ -94,8 +108,15 @@ def _by_build(builds: dict[int, Path]) -> Table:
         chosen = table["history"].to_numpy()
         age = (table["row"].to_numpy()[:, None] - chosen)[chosen >= 0]
         k = chosen.shape[1]
-        rows.append([str(epoch), number(len(table)), number(float((chosen >= 0).sum(1).mean()), 1),
-                     number(float(np.median(age)), 0) if len(age) else "", f"{(age <= k).mean():.1%}" if len(age) else ""])  # fmt: skip
+        rows.append(
+            [
+                str(epoch),
+                number(len(table)),
+                number(float((chosen >= 0).sum(1).mean()), 1),
+                number(float(np.median(age)), 0) if len(age) else "",
+                f"{(age <= k).mean():.1%}" if len(age) else "",
+            ]
+        )
     columns = [
         "built before epoch",
         "samples",

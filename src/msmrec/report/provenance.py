@@ -23,8 +23,11 @@ def configuration(run: RunFiles) -> list[Block]:
         for key, value in chosen.items()
         if not key.startswith(("data.root", "data.cache"))
     ]
-    rows += [[key, _text(run.run.config[key])] for key in ("trainer.max_epochs", "trainer.precision", "early_stopping.patience")
-             if run.run.config.get(key) is not None]  # fmt: skip
+    rows += [
+        [key, _text(run.run.config[key])]
+        for key in ("trainer.max_epochs", "trainer.precision", "early_stopping.patience")
+        if run.run.config.get(key) is not None
+    ]
     text = yaml.safe_dump(_without_nulls(run.config), sort_keys=False, allow_unicode=True)
     return [Table("Model and data", ["key", "value"], rows), Code("config.yaml, without what is null", text)]
 
@@ -49,9 +52,11 @@ def lineage(run: RunFiles) -> list[Block]:
     """Upstream runs, and theirs; the commit and the versions of what was used."""
     record = run.record
     facts = [
-        ["config", str(record["config"])], ["seed", number(record.get("seed"))], ["commit", record.get("git_commit") or "unknown"],
+        ["config", str(record["config"])],
+        ["seed", number(record.get("seed"))],
+        ["commit", record.get("git_commit") or "unknown"],
         *([name, number] for name, number in (record.get("versions") or {}).items()),
-    ]  # fmt: skip
+    ]
     if any(str(fact[1]).endswith("+") for fact in facts if fact[0] == "commit"):
         facts.append(["", "+: files differed from the commit"])
     blocks: list[Block] = [Table("What made this run", ["", ""], facts)]
@@ -80,8 +85,17 @@ def _upstream(record: dict[str, Any], depth: int, seen: set[str]) -> list[list[s
             continue
         same = above["dataset"]["fingerprint"] == record["dataset"]["fingerprint"]
         state = "same dataset" if same else "another dataset: " + above["dataset"]["fingerprint"]
-        rows.append([shown, folder, str(above["config"]), number(above.get("seed")), above.get("git_commit") or "unknown",
-                     above["dataset"]["name"], state])  # fmt: skip
+        rows.append(
+            [
+                shown,
+                folder,
+                str(above["config"]),
+                number(above.get("seed")),
+                above.get("git_commit") or "unknown",
+                above["dataset"]["name"],
+                state,
+            ]
+        )
         if folder not in seen:
             rows += _upstream(above, depth + 1, seen | {folder})
     return rows

@@ -1,4 +1,4 @@
-"""The sections on a run's test results: metrics with intervals over users, slices of the users, two stages' variants."""
+"""The sections on a run's test results: metrics with intervals, slices of the users, variants of two stages."""
 
 import re
 from collections import defaultdict
@@ -18,8 +18,20 @@ from msmrec.report.run_files import RESAMPLES, RunFiles
 
 FEWEST = 20  # users that an interval is given for
 UNITS = {"log_loss": " (nats)", "novelty@10": " (bits)"}
-BEYOND = ("coverage", "novelty", "diversity", "tail_fraction", "calibration", "gini", "exposure", "head_share", "mid_share",
-          "tail_share", "cold_share", "cold_users")  # fmt: skip
+BEYOND = (
+    "coverage",
+    "novelty",
+    "diversity",
+    "tail_fraction",
+    "calibration",
+    "gini",
+    "exposure",
+    "head_share",
+    "mid_share",
+    "tail_share",
+    "cold_share",
+    "cold_users",
+)
 
 
 def headline(run: RunFiles) -> list[str]:
@@ -45,8 +57,8 @@ def metrics(run: RunFiles) -> list[Block]:
         many = len(run.per_user)
         blocks.append(
             Prose(
-                f"Intervals: 95%, from {RESAMPLES:,} bootstrap resamples of the {many:,} test users. They speak of other"
-                " users, not of other seeds."
+                f"Intervals: 95%, from {RESAMPLES:,} bootstrap resamples of the {many:,} test users. They speak of"
+                " other users, not of other seeds."
             )
         )
     else:
@@ -98,11 +110,16 @@ def _by_cutoff(cells: dict[str, Cell], same: Sequence[str]) -> list[Block]:
     ticks = sorted({c for found_at in series.values() for c, _ in found_at})
     return [
         Figure(
-            "Test metrics by length of the list", marks, axis("items recommended, k (logarithmic)", type="log", ticks=ticks),
-            axis("mean over test users", zero=True), "Ranking metrics rise with the length of the list", table,
-            "Bands: 95% intervals over users.", 320,
+            "Test metrics by length of the list",
+            marks,
+            axis("items recommended, k (logarithmic)", type="log", ticks=ticks),
+            axis("mean over test users", zero=True),
+            "Ranking metrics rise with the length of the list",
+            table,
+            "Bands: 95% intervals over users.",
+            320,
         )
-    ]  # fmt: skip
+    ]
 
 
 def slices(run: RunFiles, variant: str | None = None) -> list[Block]:
@@ -143,8 +160,15 @@ def slices(run: RunFiles, variant: str | None = None) -> list[Block]:
     table = Table("Slices of the test users", columns, body, frozenset(range(1, len(columns))))
     note = "Targets by tier: head 10%, mid 40%, tail 50% of the items by training ratings. Users by training ratings."
     note += f" No interval below {FEWEST} users."
-    figure = dots("Where the model is good and where not", names, series, axis("mean over the slice's users", zero=True),
-                  "Hit rate and NDCG at 10 in slices of the users, with intervals", note, table=table)  # fmt: skip
+    figure = dots(
+        "Where the model is good and where not",
+        names,
+        series,
+        axis("mean over the slice's users", zero=True),
+        "Hit rate and NDCG at 10 in slices of the users, with intervals",
+        note,
+        table=table,
+    )
     figure.table = None
     return [*blocks, figure, table]
 
@@ -174,11 +198,23 @@ def variants(run: RunFiles) -> list[Block]:
     best = {metric: max(row.get(metric, -np.inf) for row in found.values()) for metric in shown}
     rows = [[name, *(number(row.get(metric)) for metric in shown)] for name, row in found.items()]
     marked = frozenset(k for k, row in enumerate(found.values()) if row.get("ndcg@10") == best.get("ndcg@10"))
-    table = Table("Variants on the test part; marked: the highest NDCG@10", ["variant", *(COLUMNS[m] for m in shown)], rows,
-                  frozenset(range(1, len(shown) + 1)), marked=marked)  # fmt: skip
+    table = Table(
+        "Variants on the test part; marked: the highest NDCG@10",
+        ["variant", *(COLUMNS[m] for m in shown)],
+        rows,
+        frozenset(range(1, len(shown) + 1)),
+        marked=marked,
+    )
     note = f"95% intervals over {len(users):,} users, {RESAMPLES:,} bootstrap resamples."
-    accuracy = dots("Accuracy of the variants", names, series, axis("mean over test users", zero=True),
-                    "Recall and NDCG at 10 of each variant, with intervals", note, "variant")  # fmt: skip
+    accuracy = dots(
+        "Accuracy of the variants",
+        names,
+        series,
+        axis("mean over test users", zero=True),
+        "Recall and NDCG at 10 of each variant, with intervals",
+        note,
+        "variant",
+    )
     blocks: list[Block] = [table, accuracy]
     if beyond := _beyond(found):
         blocks.append(beyond)
@@ -193,8 +229,12 @@ def variants(run: RunFiles) -> list[Block]:
 
 def _beyond(found: dict[str, dict[str, float]]) -> Row | None:
     """NDCG against measures beyond accuracy: a point a variant."""
-    axes = {"coverage@10": "catalogue coverage (share of the items)", "novelty@10": "novelty (bits)",
-            "diversity@10": "diversity inside lists", "tail_fraction@10": "share of tail items"}  # fmt: skip
+    axes = {
+        "coverage@10": "catalogue coverage (share of the items)",
+        "novelty@10": "novelty (bits)",
+        "diversity@10": "diversity inside lists",
+        "tail_fraction@10": "share of tail items",
+    }
     figures = []
     for metric, title in axes.items():
         there = {name: row for name, row in found.items() if metric in row and "ndcg@10" in row}
@@ -205,12 +245,29 @@ def _beyond(found: dict[str, dict[str, float]]) -> Row | None:
             "re-ranked": [n for n in there if n.endswith("reranked")],
         }
         marks = [
-            points([there[n][metric] for n in held], [there[n]["ndcg@10"] for n in held], kind, k,
-                   [f"{n}\n{COLUMNS[metric]} {there[n][metric]:.4f}, NDCG@10 {there[n]['ndcg@10']:.4f}" for n in held], 9, 0.85)
-            for k, (kind, held) in enumerate(kinds.items()) if held
-        ]  # fmt: skip
+            points(
+                [there[n][metric] for n in held],
+                [there[n]["ndcg@10"] for n in held],
+                kind,
+                k,
+                [f"{n}\n{COLUMNS[metric]} {there[n][metric]:.4f}, NDCG@10 {there[n]['ndcg@10']:.4f}" for n in held],
+                9,
+                0.85,
+            )
+            for k, (kind, held) in enumerate(kinds.items())
+            if held
+        ]
         rows = [[n, number(row[metric]), number(row["ndcg@10"])] for n, row in there.items()]
         table = Table(title, ["variant", COLUMNS[metric], "NDCG@10"], rows, frozenset({1, 2}))
-        figures.append(Figure(f"NDCG against {COLUMNS[metric]}", marks, axis(title), axis("NDCG@10", zero=True),
-                              f"NDCG at 10 against {title}, a point a variant", table, height=270))  # fmt: skip
+        figures.append(
+            Figure(
+                f"NDCG against {COLUMNS[metric]}",
+                marks,
+                axis(title),
+                axis("NDCG@10", zero=True),
+                f"NDCG at 10 against {title}, a point a variant",
+                table,
+                height=270,
+            )
+        )
     return Row(figures) if figures else None

@@ -12,7 +12,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.evaluation.compare import Cell, compare
-from msmrec.evaluation.run_folders import Run, find_runs
+from msmrec.evaluation.run_folders import find_runs
 from msmrec.evaluation.slices import dataset_of
 from msmrec.report.page import Missing
 
@@ -76,8 +76,8 @@ class RunFiles:
         except InputError:
             info = self.record["dataset"]
             raise Missing(
-                f"The prepared dataset {info['name']}-{info['fingerprint']} is not in the cache: set MSMREC_CACHE to the"
-                " cache that holds it, or make it again with python -m msmrec prepare."
+                f"The prepared dataset {info['name']}-{info['fingerprint']} is not in the cache: set MSMREC_CACHE to"
+                " the cache that holds it, or make it again with python -m msmrec prepare."
             ) from None
 
     def table(self, name: str, what: str) -> pl.DataFrame:

@@ -84,8 +84,11 @@ def _header(run: RunFiles) -> tuple[str, list[tuple[str, str, str]]]:
         cells = {}  # the section on metrics says what is wrong
     model = str((run.config.get("model") or {}).get("class_path", "")).rpartition(".")[2]
     data, protocol = record["dataset"], record["protocol"]
-    split = {"leave_one_out": "the last item of each user", "global_time": "the last tenth in time",
-             "user_ratio": "the last part of each user's ratings"}.get(protocol.get("split"), protocol.get("split", ""))  # fmt: skip
+    split = {
+        "leave_one_out": "the last item of each user",
+        "global_time": "the last tenth in time",
+        "user_ratio": "the last part of each user's ratings",
+    }.get(protocol.get("split"), protocol.get("split", ""))
     subtitle = f"{model} on {data['name']}: {data['num_users']:,} users, {data['num_items']:,} items; tested on {split}"
     subtitle += f", {protocol['candidates']} as candidates" if protocol.get("candidates") else ""
     tiles = []

@@ -23,10 +23,18 @@ def texts(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list[Block]
     made = text.texts(data.dataset, data.root, data.cache)
     summary = summarise(made, Evidence.of(data.dataset.items, text.documents(data.dataset, data.root, data.cache)))
     words = {
-        "texts": "texts", "coverage": "of the items", "length": "words", "diversity": "diversity", "claims": "claims a text",
-        "name_support": "names", "number_support": "numbers", "year_support": "years", "word_support": "words",
-        "support": "all, weighted", "contradictions": "contradictions in 100 texts",
-    }  # fmt: skip
+        "texts": "texts",
+        "coverage": "of the items",
+        "length": "words",
+        "diversity": "diversity",
+        "claims": "claims a text",
+        "name_support": "names",
+        "number_support": "numbers",
+        "year_support": "years",
+        "word_support": "words",
+        "support": "all, weighted",
+        "contradictions": "contradictions in 100 texts",
+    }
     names = ["modality", *(words.get(name, name) for name in summary.columns[1:])]
     about = (
         "Shares of a text's names, numbers, years and words that its item's documents hold, averaged over texts; the"

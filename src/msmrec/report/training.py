@@ -19,9 +19,11 @@ def curve(logged: pl.DataFrame, metric: str) -> pl.DataFrame:
     if len(found) <= MAX_POINTS:
         return found
     span = -(-len(found) // MAX_POINTS)
-    return found.group_by(pl.int_range(pl.len()) // span, maintain_order=True).agg(
-        pl.col("step").last(), pl.col("value").mean()
-    ).select("step", "value")  # fmt: skip
+    return (
+        found.group_by(pl.int_range(pl.len()) // span, maintain_order=True)
+        .agg(pl.col("step").last(), pl.col("value").mean())
+        .select("step", "value")
+    )
 
 
 def shown_curves(logged: pl.DataFrame) -> list[str]:
@@ -66,9 +68,9 @@ def training_curves(run: RunFiles) -> list[Block]:
                 f"{name} over {len(points)} points from step {steps[0]} to {steps[-1]}",
                 Table(name, ["step", name], rows, frozenset({0, 1})),
                 height=260,
-            )  # fmt: skip
+            )
         )
-    said = [f"{int(logged['epoch'].drop_nulls().cast(pl.Int64).max() or 0) + 1:,} epochs"]  # type: ignore[arg-type]
+    said = [f"{logged['epoch'].drop_nulls().n_unique():,} epochs"]
     said += [f"the best checkpoint, which was tested, is that of step {best:,} (dashed)"] if best is not None else []
     parts = len(list((run.folder / "csv").glob("metrics-*.csv")))
     said += [f"the run was resumed {parts} time{'s' * (parts > 1)}"] if parts else []
@@ -81,11 +83,16 @@ def speed(run: RunFiles) -> list[Block]:
     if not train:
         raise Missing("metrics.json says nothing of the training; it was made by an older version.")
     words = {
-        "device": ("device", ""), "threads": ("processor threads", ""), "precision": ("precision", ""),
-        "seconds": ("whole run, tests included", " s"), "epochs": ("epochs", ""),
-        "seconds_per_epoch": ("an epoch's training", " s"), "tokens_per_second": ("positions trained, padding included", " / s"),
-        "peak_memory_mb": ("peak memory", " MB"), "parameters": ("parameters", ""),
-    }  # fmt: skip
+        "device": ("device", ""),
+        "threads": ("processor threads", ""),
+        "precision": ("precision", ""),
+        "seconds": ("whole run, tests included", " s"),
+        "epochs": ("epochs", ""),
+        "seconds_per_epoch": ("an epoch's training", " s"),
+        "tokens_per_second": ("positions trained, padding included", " / s"),
+        "peak_memory_mb": ("peak memory", " MB"),
+        "parameters": ("parameters", ""),
+    }
     rows = [
         [name, number(train[key], 1 if isinstance(train[key], float) else 0) + unit]
         for key, (name, unit) in words.items()
