@@ -209,5 +209,5 @@ def cells(
     )
     height = 90 + 24 * len(rows)
     return Figure(
-        title, [mark], {"title": "", "columns": list(columns)}, labels_axis(rows, 34), alt, table, note, height
+        title, [mark], {"title": "", "columns": list(columns)}, labels_axis(rows, 44), alt, table, note, height
     )

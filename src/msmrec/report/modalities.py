@@ -313,7 +313,7 @@ def _maps(found: Analysis) -> list[Block]:
                 [],
                 axis("", hidden=True),
                 axis("", hidden=True),
-                f"Map of the items' vectors {stage} the projector, genres as colours; the table has how far they lie apart",
+                f"Map of the vectors {stage} the projector, genres as colours; see the table above",
                 None,
                 height=400,
                 choices=choices,

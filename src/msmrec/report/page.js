@@ -79,7 +79,7 @@
       return { made: [made], hover: [made] };
     },
     cells(p, m) {
-      const high = Math.max(...m.value), low = Math.min(...m.value);
+      const low = 0, high = Math.max(m.most ?? 0, ...m.value);
       const mapper = new Bokeh.LinearColorMapper({ palette: shades(), low, high });
       const source = columns(m, { ink: m.value.map((v) => colour(v > low + 0.55 * (high - low) ? "back" : "text")) });
       const made = p.rect({ field: "x" }, { field: "y" }, 1, 1, { source, fill_color: { field: "value", transform: mapper }, line_color: colour("back"), line_width: 1 });
