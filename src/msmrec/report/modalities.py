@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -39,6 +40,11 @@ def modalities(folder: Path) -> list[Block]:
     return [Group(title, blocks) for title, make in parts.items() if (blocks := make(found))]
 
 
+def _series(name: str, table: pl.DataFrame, value: str) -> tuple[str, list[Any], list[Any], list[Any]]:
+    """Values of a table and their intervals as `dots` takes them."""
+    return name, table[value].to_list(), table["low"].to_list(), table["high"].to_list()
+
+
 def _groups(found: Analysis) -> list[Block]:
     table = found.groups
     if not len(table):
@@ -50,7 +56,7 @@ def _groups(found: Analysis) -> list[Block]:
         part = pl.DataFrame({MODALITY: names}).join(
             table.filter(pl.col("group") == group), on=MODALITY, how="left", maintain_order="left"
         )
-        series.append((group.capitalize(), *(part[c].to_list() for c in ("mean", "low", "high"))))
+        series.append(_series(group.capitalize(), part, "mean"))
     many = dict(table.select("group", "users").unique().iter_rows())
     note = "; ".join(f"{group.capitalize()}: {many[group]:,} users" for group in groups)
     note += ". Groups by the share of popular films in the history, in bins of equal width. 95% intervals over users."
@@ -149,7 +155,7 @@ def _drift(found: Analysis) -> list[Block]:
     figure = dots(
         "Second half of the history less the first",
         names,
-        [("change", *(found.drift[c].to_list() for c in ("difference", "low", "high")))],
+        [_series("change", found.drift, "difference")],
         axis("change of the mean weight"),
         "Change of each modality's mean weight from the first to the second half of histories",
         "95% intervals over users.",
@@ -183,13 +189,8 @@ def _drift(found: Analysis) -> list[Block]:
 
 
 def _devoted(found: Analysis) -> list[Block]:
-    best = (
-        found.devoted.sort(MODALITY, "rank", maintain_order=True).filter(
-            pl.col("rank") <= found.devoted["rank"].min() + 2
-        )
-        if len(found.devoted)
-        else found.devoted
-    )
+    best = found.devoted.sort("rank", maintain_order=True).group_by(MODALITY, maintain_order=True).head(3)
+    best = best.sort(MODALITY, maintain_order=True)
     rows = [
         [
             m,
@@ -233,7 +234,7 @@ def _removal(found: Analysis) -> list[Block]:
             dots(
                 f"Change of {metric} without a modality",
                 names,
-                [("change", *(part[c].to_list() for c in ("difference", "low", "high")))],
+                [_series("change", part, "difference")],
                 axis(f"change of {metric}"),
                 f"Change of {metric} when each modality is removed from the trained model",
                 "",

@@ -115,7 +115,8 @@
     });
     dress(p.xaxes, spec.x, true, narrow, element);
     dress(p.yaxes, spec.y, false, narrow, element);
-    for (const grid of [...p.xgrids, ...p.ygrids]) grid.grid_line_color = colour("grid");
+    for (const [grids, axes] of [[p.xgrids, p.xaxes], [p.ygrids, p.yaxes]])
+      grids.forEach((grid, k) => { grid.grid_line_color = colour("grid"); grid.ticker = axes[k].ticker; });
     if (spec.x.columns || spec.x.hidden) for (const grid of [...p.xgrids, ...p.ygrids]) grid.visible = false;
     const items = [], hovered = [];
     for (const mark of marksOf(element, spec)) {
@@ -130,7 +131,7 @@
       const ncols = Math.max(1, Math.min(items.length, Math.floor((element.clientWidth - 60) / longest)));
       p.add_layout(new Bokeh.Legend({ items, orientation: "horizontal", ncols, background_fill_color: null, border_line_color: null, margin: 0, padding: 4, spacing: 12,
         label_text_color: colour("text"), label_text_font_size: narrow ? "11px" : "12.5px", label_text_font: getComputedStyle(document.body).fontFamily }), "above");
-      p.height = spec.height + 22 * (Math.ceil(items.length / ncols) - 1);
+      p.height = spec.height + 26 * (Math.ceil(items.length / ncols) - 1);
     }
     if (hovered.length) p.add_tools(new Bokeh.HoverTool({ renderers: hovered, tooltips: '<div style="white-space: pre-line; max-width: 22rem">@hover</div>' }));
     if (spec.x.hidden && !touch) p.add_tools(new Bokeh.BoxZoomTool({ match_aspect: true }), new Bokeh.ResetTool());

@@ -36,8 +36,9 @@ BEYOND = (
 
 def headline(run: RunFiles) -> list[str]:
     """The metrics that say most of this run."""
-    wanted = ("hit_rate@10", "ndcg@10", "auc", "log_loss", "user_auc", "accuracy", "ece", "alignment")
-    return [name for name in wanted if name in run.test][:5]
+    wanted = ("hit_rate@10", "ndcg@10", "auc", "log_loss", "user_auc", "accuracy", "ece", "recall@10", "alignment")
+    repeated = _repeated(run.test)
+    return [name for name in wanted if name in run.test and name not in repeated][:5]
 
 
 def metrics(run: RunFiles) -> list[Block]:

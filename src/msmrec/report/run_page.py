@@ -102,7 +102,7 @@ def _header(run: RunFiles) -> tuple[str, list[tuple[str, str, str]]]:
     if (train := record.get("train") or {}).get("seconds"):
         tiles.append(
             (
-                "training",
+                "whole run",
                 f"{train['seconds'] / 60:,.1f} min",
                 f"{train.get('epochs', 0)} epochs on {train.get('device', '')}",
             )

@@ -8,7 +8,7 @@ from msmrec.report.page import Block, Missing, Prose, Table
 from msmrec.report.run_files import RunFiles
 from msmrec.run_folder import OpenRun
 from msmrec.text.faithfulness import Evidence, summarise
-from msmrec.text.item_text import how_described
+from msmrec.text.item_text import ItemText, how_described
 
 EXAMPLES = 2  # items whose texts are shown
 
@@ -19,7 +19,8 @@ def texts(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list[Block]
         raise Missing("The run's model reads no modality texts.")
     if opened is None:
         raise Missing(why_closed)
-    data, text = opened.data, opened.model.text
+    data = opened.data
+    text: ItemText = opened.model.text  # type: ignore[assignment]
     made = text.texts(data.dataset, data.root, data.cache)
     summary = summarise(made, Evidence.of(data.dataset.items, text.documents(data.dataset, data.root, data.cache)))
     words = {

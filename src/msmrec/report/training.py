@@ -52,7 +52,7 @@ def training_curves(run: RunFiles) -> list[Block]:
     best = None
     if run.run.metrics is not None and (epoch := run.record.get("train", {}).get("best_epoch")) is not None:
         of_best = logged.filter((pl.col("epoch") == epoch) & pl.any_horizontal(pl.col("^val/.*$").is_not_null()))
-        best = of_best["step"].max() if len(of_best) else None
+        best = int(of_best["step"].to_numpy().max()) if len(of_best) else None
     figures = []
     for name in names:
         points = curve(logged, name)
