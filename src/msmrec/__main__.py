@@ -238,19 +238,17 @@ def analyse(args: Sequence[str]) -> None:
     parser.add_argument(
         "--popular_above",
         type=float,
-        help="the paper's lambda: share of training interactions above which an item is popular (default: 3 / items)",
+        help="the paper's lambda: share of training interactions above which an item is popular (default: 2 / items)",
     )
-    parser.add_argument(
-        "--maps", default=",".join(METHODS), help="tsne, umap, both (default: %(default)s) or none of them (none)"
-    )
+    parser.add_argument("--maps", default="", help="tsne, umap or tsne,umap: pictures of the items, which take minutes")
     parser.add_argument("--map_items", type=int, default=600, help="items of a map, drawn at random (default: 600)")
     parser.add_argument("--neighbours", type=int, default=10, help="whose genres are compared (default: 10)")
     parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap resamples (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, help="of resampling and maps (default: 0)")
     given, overrides = parser.parse_known_args(args)
-    methods = [name for name in given.maps.split(",") if name not in ("", "none")]
+    methods = [name for name in given.maps.split(",") if name]
     if unknown := set(methods) - set(METHODS):
-        raise InputError(f"--maps {unknown.pop()}: no such map; known: {', '.join(METHODS)}, none")
+        raise InputError(f"--maps {unknown.pop()}: no such map; known: {', '.join(METHODS)}")
     for name, least in (("resamples", 100), ("map_items", 5), ("neighbours", 1)):
         if vars(given)[name] < least:
             raise InputError(f"--{name} {vars(given)[name]}: must be at least {least}")

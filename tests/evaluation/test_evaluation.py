@@ -1,4 +1,4 @@
-"""Slices and gate readings against hand-worked tables, and the verbs that print them."""
+"""Slices against hand-worked tables, and the verbs that print them."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from msmrec.evaluation.modality_usage import rank_correlations, within_user_correlation
 
 from msmrec import __main__ as verbs
 from msmrec.artifacts import InputError
@@ -89,18 +88,6 @@ def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, t
     pl.DataFrame({"user_id": [1], "auc": [0.5]}).write_parquet(runs[0] / "per_user.parquet")
     with pytest.raises(InputError, match="not a ranking run"):
         compare_slices(runs[:1])
-
-
-def test_rank_correlations_by_hand() -> None:
-    planted = pl.DataFrame(
-        {"raw_user_id": [1, 1, 2, 2, 3, 3], "modality": ["a", "b"] * 3, "mean": [0.9, 0.1, 0.6, 0.4, 0.2, 0.8]}
-    )
-    learned = pl.DataFrame({"raw_user_id": [3, 2, 1], "a": [0.1, 0.5, 0.7], "b": [0.5, 0.6, 0.55]})
-    found = rank_correlations(learned, planted)
-    assert found["a"] == pytest.approx(1.0)  # the same order
-    assert found["b"] == pytest.approx(-0.5)  # ranks 1, 3, 2 of users 3, 2, 1 against 3, 2, 1
-    # inside users: 1 agrees (a over b), 2 does not, 3 agrees
-    assert within_user_correlation(learned, planted) == pytest.approx(1 / 3)
 
 
 def test_demo_prints_both_rows_and_the_correlations(

@@ -18,7 +18,7 @@ FOLDER = "analysis"
 
 @dataclass
 class Analysis:
-    """What the gate of a run does. Intervals are of 95%, by bootstrap over users; p is corrected (Holm) table by table."""
+    """What the gate of a run does. Intervals are of 95%, by bootstrap over users; p is Holm's, table by table."""
 
     users: pl.DataFrame
     """user_id, raw_user_id, group, popular_share, num_items, entropy (0 to 1), a column for each modality (weight at
@@ -50,7 +50,7 @@ class Analysis:
 def analyse(
     run: OpenRun,
     popular_above: float | None = None,
-    methods: Sequence[str] = maps.METHODS,
+    methods: Sequence[str] = (),
     map_items: int = 600,
     neighbours: int = 10,
     resamples: int = 10_000,
@@ -60,8 +60,9 @@ def analyse(
 
     Args:
         run: of MSMRec.
-        popular_above: lambda, the share of all training interactions from which an item is popular; None: 3 / N.
-        methods: of the maps, any of tsne and umap. map_items: items of a map, drawn at random.
+        popular_above: lambda, the share of all training interactions from which an item is popular; None: 2 / N.
+        methods: of the maps, any of tsne and umap; they take the longest.
+        map_items: items of a map, drawn at random.
         neighbours: k of the neighbour purity.
         resamples: of the users. seed: of the resampling and the maps.
 
@@ -97,7 +98,7 @@ def analyse(
         map_points=maps.map_points(model, dataset, gate.names, methods, map_items, seed),
     )
     settings: dict[str, Any] = {
-        "popular_above": 3 / dataset.num_items if popular_above is None else popular_above,
+        "popular_above": 2 / dataset.num_items if popular_above is None else popular_above,
         "popular_items": int(popular.sum()),
         "neighbours": neighbours,
         "resamples": resamples,

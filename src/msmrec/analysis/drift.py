@@ -24,7 +24,7 @@ def positions(gate: Gate) -> Means:
     """Mean weights (20, M) of the user after each twentieth of the history; short histories repeat some places."""
     done = np.arange(1, STEPS + 1) * gate.lengths[:, None]
     after = gate.after[gate.offsets[:-1, None] + -(-done // STEPS) - 1]  # (U, 20, M)
-    return means(after, after.any(2, keepdims=True))
+    return means(after, after.sum(2, keepdims=True) > 0)
 
 
 def position_table(gate: Gate, measured: Measured) -> pl.DataFrame:
@@ -36,7 +36,7 @@ def position_table(gate: Gate, measured: Measured) -> pl.DataFrame:
 
 def halves(gate: Gate) -> Means:
     """Mean weights (2, M) in the first and in the second half, of users who have texts in both."""
-    return means(gate.halves.swapaxes(0, 1), gate.halves.any(2).all(0)[:, None, None])
+    return means(gate.halves.swapaxes(0, 1), gate.has_halves[:, None, None])
 
 
 def drift_table(gate: Gate, measured: Measured) -> pl.DataFrame:
@@ -57,7 +57,7 @@ def drift_items(gate: Gate, dataset: Dataset, top: int = 10) -> pl.DataFrame:
     Returns:
         modality, half, item_id, title, lift: `top` items each, the largest lift first.
     """
-    change, both = gate.halves[1] - gate.halves[0], gate.halves.any(2).all(0)
+    change, both = gate.halves[1] - gate.halves[0], gate.has_halves
     in_second, owner = gate.in_second, gate.owner
     everyone = _by_half(gate.item_id, in_second, dataset.num_items)
     trend = everyone / np.maximum(everyone.sum(0), 1)

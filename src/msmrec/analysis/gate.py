@@ -75,6 +75,16 @@ class Gate:
     middle of an odd history belongs to the second half"""
 
     @property
+    def has_text(self) -> NDArray[np.bool_]:
+        """(U,) whether any item that the model reads of the user has a text, and so the user weights."""
+        return np.asarray(self.users.sum(1) > 0)
+
+    @property
+    def has_halves(self) -> NDArray[np.bool_]:
+        """(U,) whether both halves have a text."""
+        return np.asarray((self.halves.sum(2) > 0).all(0))
+
+    @property
     def lengths(self) -> Places:
         """(U,) items of each history."""
         return np.diff(self.offsets)

@@ -2,7 +2,7 @@
 
 Popular items are those with more than a share lambda of all training interactions. The users' shares of popular items
 in their histories, from the largest to the smallest, are cut into three intervals of equal width: Blockbuster, Diverse,
-Niche. The paper names no lambda; by default an item is popular from three times its equal part (lambda = 3 / N).
+Niche. The paper names no lambda; by default an item is popular from twice its equal part (lambda = 2 / N).
 """
 
 from itertools import combinations
@@ -26,14 +26,14 @@ def popular_items(dataset: Dataset, above: float | None) -> NDArray[np.bool_]:
     """(N + 1,) whether an item has more than the share `above` of all training interactions.
 
     Args:
-        above: lambda; None is 3 / N.
+        above: lambda; None is 2 / N.
 
     Raises:
         InputError: no item has, or all have.
     """
     count = np.concatenate([[0], dataset.items[COUNT].to_numpy()])
     share = count / count.sum()
-    limit = 3 / dataset.num_items if above is None else above
+    limit = 2 / dataset.num_items if above is None else above
     popular: NDArray[np.bool_] = share > limit
     if not popular.any():
         raise InputError(f"popular_above {limit:g}: no item is popular; the most popular one has {share.max():.2g}")
@@ -52,22 +52,22 @@ def equal_width_groups(share: Array) -> NDArray[np.int64]:
     width = (share.max() - share.min()) / len(GROUPS)
     if width == 0:
         return np.ones(len(share), np.int64)
-    return np.minimum(((share.max() - share) / width).astype(np.int64), len(GROUPS) - 1)
+    group: NDArray[np.int64] = np.minimum(((share.max() - share) / width).astype(np.int64), len(GROUPS) - 1)
+    return group
 
 
 def entropy(weights: NDArray[np.float32]) -> Array:
     """(U,) of the weights (U, M), over its largest value log M: 0 all on one modality, 1 all alike."""
     w = weights.astype(np.float64)
     logs = np.log(w, out=np.zeros_like(w), where=w > 0)
-    return np.asarray(-(w * logs).sum(1) / np.log(max(w.shape[1], 2)))
+    return np.clip(-(w * logs).sum(1) / np.log(max(w.shape[1], 2)), 0, 1)  # float32 weights sum to 1 only about
 
 
 def group_means(gate: Gate, group: NDArray[np.int64]) -> Means:
     """Mean weight (G, M) of each modality in each group; G: the groups of at least FEW users, in order."""
     member = group[:, None] == large_groups(group)  # (U, G)
-    has_text = gate.users.any(1)
     values = np.repeat(gate.users[:, None], member.shape[1], axis=1)
-    return means(values, (member & has_text[:, None])[:, :, None])
+    return means(values, (member & gate.has_text[:, None])[:, :, None])
 
 
 def large_groups(group: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -96,7 +96,7 @@ def group_tables(gate: Gate, group: NDArray[np.int64], measured: Measured) -> tu
             of_group = measured.at(place[g])
             columns = {"mean": of_group.value, **of_group.interval()}
         else:
-            nothing = pl.Series([None] * len(gate.names), dtype=pl.Float64)
+            nothing = np.full(len(gate.names), np.nan)
             columns = {"mean": gate.users[members].mean(0, dtype=np.float64), "low": nothing, "high": nothing}
         parts.append(
             pl.DataFrame({"group": name, MODALITY: gate.names, "users": int(members.sum()), **columns})
@@ -111,7 +111,7 @@ def group_tables(gate: Gate, group: NDArray[np.int64], measured: Measured) -> tu
             )
         )  # fmt: skip
     tested = pl.concat(tests) if tests else pl.DataFrame(schema=TESTS)
-    return pl.concat(parts), tested.with_columns(p=corrected(tested["p"].to_list()))
+    return pl.concat(parts).fill_nan(None), tested.with_columns(p=corrected(tested["p"].to_list()))
 
 
 TESTS = {MODALITY: pl.String, "group_a": pl.String, "group_b": pl.String} | dict.fromkeys(

@@ -19,6 +19,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import GENRES, ITEM_ID, MODALITY, TITLE
 from msmrec.data.catalogue import genre_matrix
 from msmrec.data.prepare import Dataset
+from msmrec.item_vectors import normalised
 from msmrec.models.msmrec import MSMRec
 
 STAGES = ("before", "after")
@@ -102,7 +103,7 @@ def map_points(
             continue
         for stage, vectors in stages(model, k):
             for method in methods:
-                x, y = PLACED[method](_unit(vectors[items]), seed).T
+                x, y = PLACED[method](normalised(vectors[items]), seed).T
                 parts.append(
                     pl.DataFrame({ITEM_ID: items.astype(np.int32), "x": x, "y": y}).with_columns(
                         pl.lit(name).alias(MODALITY), stage=pl.lit(stage), method=pl.lit(method)
@@ -122,8 +123,8 @@ def _tsne(vectors: Vectors, seed: int) -> Vectors:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    placed: Vectors = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
-    return placed.astype(np.float32)
+    placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
+    return np.asarray(placed, np.float32)
 
 
 def _umap(vectors: Vectors, seed: int) -> Vectors:
@@ -132,8 +133,7 @@ def _umap(vectors: Vectors, seed: int) -> Vectors:
     except ImportError:
         raise InputError("UMAP maps need umap-learn: pip install 'msmrec[maps]', or ask for --maps tsne") from None
     reducer = umap.UMAP(n_neighbors=min(15, len(vectors) - 1), random_state=seed, n_jobs=1)
-    placed: Vectors = reducer.fit_transform(vectors)
-    return placed.astype(np.float32)
+    return np.asarray(reducer.fit_transform(vectors), np.float32)
 
 
 PLACED: dict[str, Callable[[Vectors, int], Vectors]] = {"tsne": _tsne, "umap": _umap}
@@ -144,19 +144,14 @@ def _rarest(dataset: Dataset) -> NDArray[np.int64]:
     genres = genre_matrix(dataset)
     if not genres.any():
         return np.full(len(genres), -1)
-    rarest = np.where(genres > 0, genres.sum(0), np.inf).argmin(1)
-    return np.where(genres.any(1), rarest, -1)
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    rarest: NDArray[np.int64] = np.where(genres > 0, genres.sum(0), np.inf).argmin(1)
+    return np.asarray(np.where(genres.any(1), rarest, -1))
 
 
 def _cosine_distance(vectors: Vectors) -> Vectors:
     """(n, n), 0 on the diagonal."""
-    unit = _unit(vectors)
-    distance = np.clip(1 - unit @ unit.T, 0, 2)
+    unit = normalised(vectors)
+    distance: Vectors = np.clip(1 - unit @ unit.T, 0, 2)
     np.fill_diagonal(distance, 0)
     return distance
 

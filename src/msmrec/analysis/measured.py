@@ -21,9 +21,9 @@ class Measured(NamedTuple):
         """The difference; both were drawn together, so it is paired user by user."""
         return Measured(self.value - other.value, self.draws - other.draws)
 
-    def at(self, *index: int) -> "Measured":
-        """A part of the numbers."""
-        return Measured(self.value[index], self.draws[:, *index])
+    def at(self, place: int) -> "Measured":
+        """The numbers at a place of the first axis."""
+        return Measured(self.value[place], self.draws[:, place])
 
     def interval(self) -> dict[str, Array]:
         """low, high: the flat numbers' 95% percentile intervals."""

@@ -33,7 +33,7 @@ def user_table(gate: Gate, dataset: Dataset, share: Array, group: NDArray[np.int
         "group": np.array(GROUPS)[group],
         "popular_share": share,
         "num_items": gate.lengths,
-        "entropy": pl.Series(np.where(gate.users.any(1), entropy(gate.users), np.nan)).fill_nan(None),
+        "entropy": pl.Series(np.where(gate.has_text, entropy(gate.users), np.nan)).fill_nan(None),
     }
     weights = weight_table(gate, dataset)
     return weights.select(USER_ID, RAW_USER_ID).hstack(pl.DataFrame(of_user)).hstack(weights.select(gate.names))
@@ -47,7 +47,7 @@ def leanings(gate: Gate, dataset: Dataset) -> pl.DataFrame:
     """
     mean = gate.whole.mean(0)
     lift = np.divide(gate.whole, mean, out=np.zeros_like(gate.whole), where=mean > 0)
-    change = np.where(gate.halves.any(2).all(0)[:, None], gate.halves[1] - gate.halves[0], np.nan)
+    change = np.where(gate.has_halves[:, None], gate.halves[1] - gate.halves[0], np.nan)
     ids = weight_table(gate, dataset).select(USER_ID, RAW_USER_ID)
     return ids[np.repeat(np.arange(len(ids)), len(gate.names))].with_columns(
         pl.Series(MODALITY, gate.names * len(ids)),
