@@ -40,6 +40,9 @@ def users_of_slices(run: Path, dataset: Dataset, variant: str | None = None) -> 
 
     Returns:
         slice, user_id, hit_rate@10, ndcg@10; the slice "all" first.
+
+    Raises:
+        InputError: no user is in any slice.
     """
     rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
@@ -48,6 +51,8 @@ def users_of_slices(run: Path, dataset: Dataset, variant: str | None = None) -> 
     users = pl.read_parquet(run / "per_user.parquet")
     users = users if variant is None else users.filter(pl.col("variant") == variant)
     users = users.join(target, on=USER_ID).join(activity, on=USER_ID)
+    if not len(users):
+        raise InputError(f"{run}: none of its users has both training ratings and a test item to slice by")
     fewest, low, high = (users["activity"].quantile(share) for share in (0.1, 1 / 3, 2 / 3))
     assert fewest is not None and low is not None and high is not None
     third = (
