@@ -4,9 +4,11 @@
     describe  --config C   writes the modality texts of its items and prints their coverage; --dry-run prints what a
                            language model would be asked and what that would cost, --retry asks again where it failed
     embed     --config C   encodes those texts and prints the shape of the vectors
-    compare   RUN [RUN ..] prints one table over runs and seeds, with intervals and tests; folders of runs count too
+    compare   RUN [RUN ..] prints one table over runs and seeds, with intervals and tests; folders of runs count too;
+                           --page FILE.html writes a page with slices, curves and cost beside it
     suite     NAME         prints a paper's table and trains what that needs first; --dry-run prints what would run and
                            how long that takes
+    report    RUN [RUN ..] writes report.html into each run, with the sections that ask the model
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
     as_published RUN ..    prints click models' test metrics as RALLRec's published code would have scored them, too
     faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
@@ -98,6 +100,7 @@ def compare(args: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=Path, help="file to write the table to, instead of printing it")
     parser.add_argument("--plot", type=Path, help=".png or .svg file to write: bars, or lines over --x")
+    parser.add_argument("--page", type=Path, help=".html file to write: table, plots, slices, training curves, cost")
     parser.add_argument("--x", help="number of the config to compare over, such as model.init_args.retriever.k")
     parser.add_argument(
         "--names", choices=["config", "folder"], default="config", help="what a row is called (default: config)"
@@ -113,6 +116,10 @@ def compare(args: Sequence[str]) -> None:
         print(f"msmrec: warning: {warning}", file=sys.stderr)
     if given.plot:
         plot(table, given.plot, given.x)
+    if given.page:
+        from msmrec.report.compare_page import write_comparison
+
+        write_comparison(table, given.run, given.page, given.x)
     text = render(table, given.format) + "\n"
     if given.out:
         with atomic_file(given.out) as path:
@@ -135,6 +142,31 @@ def suite(args: Sequence[str]) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     given, more = parser.parse_known_args(args)
     run(given.name, given.datasets, given.rows, given.seeds, given.runs, given.dry_run, more)
+
+
+def report(args: Sequence[str]) -> None:
+    """Writes report.html into runs; where a model cannot be opened, the page says why and does without."""
+    from msmrec.cli import open_run
+    from msmrec.report.run_page import NAME, asks_the_model, write_report
+
+    about = f"Writes {NAME} into each run: everything that the run's files hold, the modality analysis where"
+    about += (
+        " `msmrec analyse` made one, the gate at work and the faithfulness of texts. Reads the run, its dataset in the"
+    )
+    about += " cache, its texts; changes nothing else. Other arguments override the config, such as --data.root DIR."
+    parser = argparse.ArgumentParser(prog="msmrec report", description=about, allow_abbrev=False)
+    parser.add_argument("run", nargs="+", type=Path, help="run folder")
+    given, overrides = parser.parse_known_args(args)
+    for run in given.run:
+        opened, why = None, ""
+        try:
+            opened = open_run(run, overrides) if asks_the_model(run) else None
+        except InputError as error:
+            why = f"The model could not be asked: {error}."
+        page = write_report(run, opened, why)
+        print(run / NAME)
+        for title, sentence in page.broken:
+            print(f"msmrec: warning: {title}: {sentence}", file=sys.stderr)
 
 
 def slices(args: Sequence[str]) -> None:
@@ -278,7 +310,7 @@ def main() -> None:
     from msmrec.cli import main as guarded
 
     functions = (
-        prepare, describe, embed, compare, suite, slices, as_published, analyse, faithfulness, agreement, demo,
+        prepare, describe, embed, compare, suite, report, slices, as_published, analyse, faithfulness, agreement, demo,
     )  # fmt: skip
     verbs = {function.__name__: function for function in functions}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:

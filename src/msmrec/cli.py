@@ -59,6 +59,7 @@ from msmrec.models.sasrec import SASRec  # noqa: F401
 from msmrec.recommend.feature_rerank import FeatureReranker  # noqa: F401
 from msmrec.recommend.llm_rerank import LLMReranker  # noqa: F401
 from msmrec.recommend.two_stage import TwoStage  # noqa: F401
+from msmrec.report.run_page import report_of_training
 from msmrec.retrieval.callback import RetrievalCallback  # noqa: F401
 from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
 from msmrec.text.extractive import Extractive  # noqa: F401
@@ -329,6 +330,7 @@ def train(args: Sequence[str] | None = None) -> Path:
         export_vectors(run, cli.model)
         write_results(run, cli.model, cli.datamodule, _name(cli.config) or run.name, validated, tested, clock)
         print(cli.model.report(run, tested))
+        print(report_of_training(run), file=sys.stderr)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             if trainer.is_global_zero:

@@ -53,6 +53,10 @@ def test_one_command_builds_all_of_it(trained: Path, world: dict[str, Any]) -> N
     assert len(predictions) == len(sample_rows(dataset, TEST)) > 50 and predictions["prob"].is_between(0, 1).all()
     prompts = pl.read_parquet(trained / "prompts" / "epoch=0.parquet")
     assert prompts["prompt"][0].startswith("Nothing is known") and prompts["history"].dtype.shape == (6,)
+    tested = pl.read_parquet(trained / "prompts" / "test.parquet").join(predictions, on=["user_id", "item_id"])
+    assert tested["prompt"].null_count() == 0 and len(tested) == min(200, len(predictions))
+    report = (trained / "report.html").read_text()
+    assert 'id="retrieval-before-and-after"' in report and "the model says" in report
     size = (trained / "checkpoints" / "best.ckpt").stat().st_size
     state = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=False)["state_dict"]
     assert size < 1_000_000 and any("lora_" in n for n in state) and not any("embed_tokens" in n for n in state)

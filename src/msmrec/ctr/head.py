@@ -262,9 +262,11 @@ class LlamaCTR(ClickModule):
         return {name: value for name, value in state.items() if "language_model." not in name or "lora_" in name}
 
     def save(self, run: Path) -> None:
-        """Writes adapter/: the LoRA weights in peft's format, for any program that loads the base model."""
+        """Writes prompts of test samples, and adapter/: LoRA in peft's format, for any program that loads the base."""
         from safetensors.torch import save_file
 
+        assert self.histories is not None
+        self.histories.keep_test_prompts(run, self, self.trainer.datamodule)  # type: ignore[attr-defined]
         weights = {
             f"base_model.model.model.{name.replace('.default', '')}": parameter.detach().cpu().contiguous()
             for name, parameter in self.language_model.named_parameters()

@@ -1,7 +1,9 @@
 """What a training leaves in its run folder: metrics.json, per_user.parquet, item_embeddings.safetensors."""
 
+import platform
 import subprocess
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,8 @@ def write_results(
             },
             "val": _plain(val),
             "test": _plain(test),
+            "versions": {name: version(name) for name in ("msmrec", "torch", "lightning", "transformers", "polars")}
+            | {"python": platform.python_version()},
             "upstream": {name: str(path) for name, path in data.upstream.items()},
             "train": {
                 "epochs": trainer.current_epoch,

@@ -15,8 +15,8 @@ METRICS = ("hit_rate@10", "ndcg@10")
 COLD = ("cold_recall@10", "cold_ndcg@10")  # of targets without any training rating, among all items
 
 
-def slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
-    """Means of a run's per-user results over slices of the users.
+def users_of_slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """A run's per-user results, once for each slice that a user belongs to.
 
     Users are cut by the tier of their (first) test item (head 10%, mid 40%, tail 50% of the items by training ratings,
     cold without any) and into thirds by the length of their training history. "cold user" are the tenth with the
@@ -27,13 +27,18 @@ def slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
         users: see `Run.per_user`. dataset: the run's.
 
     Returns:
-        slice, users, hit_rate@10, ndcg@10; the slice "all" first.
+        slice, user_id, hit_rate@10, ndcg@10; the slice "all" first.
+
+    Raises:
+        InputError: no user is in any slice.
     """
     rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
     target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
     activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).agg(pl.len().alias("activity"))
     users = users.join(target, on=USER_ID).join(activity, on=USER_ID)
+    if not len(users):
+        raise InputError("none of the run's users has both training ratings and a test item to slice by")
     fewest, low, high = (users["activity"].quantile(share) for share in (0.1, 1 / 3, 2 / 3))
     assert fewest is not None and low is not None and high is not None
     third = (
@@ -54,9 +59,14 @@ def slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     if COLD[0] in users.columns:
         cold = users.drop_nulls(COLD[0]).with_columns(pl.lit("cold target").alias("slice"))
         parts.append(cold.with_columns(pl.col(old).alias(new) for old, new in zip(COLD, METRICS, strict=True)))
-    return pl.concat(
-        part.group_by("slice", maintain_order=True).agg(pl.len().alias("users"), *(pl.col(m).mean() for m in METRICS))
-        for part in parts
+    return pl.concat(part.select("slice", USER_ID, *METRICS) for part in parts)
+
+
+def slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Means of `users_of_slices`: slice, users, hit_rate@10, ndcg@10."""
+    rows = users_of_slices(users, dataset)
+    return rows.group_by("slice", maintain_order=True).agg(
+        pl.len().alias("users"), *(pl.col(m).mean() for m in METRICS)
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from msmrec.artifacts import InputError, atomic_file
-from msmrec.columns import VAL
+from msmrec.columns import TEST, VAL
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.retrieval.index import ItemIndex
@@ -92,6 +92,12 @@ class RetrievalCallback(Callback):
             self._make_vectors(data, pl_module)
         history: np.ndarray = pl_module.retriever.arrange(pl_module.retriever.choose(data, rows))
         return history
+
+    def keep_test_prompts(self, run: Path, pl_module: Any, data: RecDataModule) -> None:
+        """Writes prompts/test.parquet, test samples spread evenly over the part, for people to look at."""
+        rows = sample_rows(data.dataset, TEST)
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, self.texts).round().astype(np.int64))]
+        self._write(run / "prompts" / "test.parquet", data, pl_module, rows, pl_module.retriever.choose(data, rows))
 
     def _make_vectors(self, data: RecDataModule, pl_module: Any) -> None:
         training = pl_module.training

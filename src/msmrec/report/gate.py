@@ -1,0 +1,91 @@
+"""The section on the gate at work: users' latest films, what the gate weighed in each, and what was recommended."""
+
+import numpy as np
+import polars as pl
+import torch
+
+from msmrec.columns import TEST, TITLE, USER_ID
+from msmrec.data.batches import EvalBatch, EvalLoader
+from msmrec.models.msmrec import MSMRec
+from msmrec.report.figures import cells, number, shorten
+from msmrec.report.page import Block, Group, Missing, Prose, Row, Table
+from msmrec.report.run_files import RunFiles
+from msmrec.run_folder import OpenRun
+
+LATEST = 12  # items of a history that are shown
+LIST = 5
+
+
+def gate_at_work(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list[Block]:
+    """Users with few, middling and many popular films; needs the model.
+
+    Args:
+        opened: the run's model. why_closed: a sentence for where there is none.
+    """
+    if not str((run.config.get("model") or {}).get("class_path")).endswith("MSMRec"):
+        raise Missing("The run's model has no gate over modalities; MSMRec has.")
+    if opened is None or not isinstance(opened.model, MSMRec):
+        raise Missing(why_closed)
+    model, dataset = opened.model, opened.data.dataset
+    users = _three_users(run)
+    loader = EvalLoader(dataset, TEST, model.max_seq_len, len(users), opened.data.place()[0])
+    blocks: list[Block] = [
+        Prose(
+            "Three users, by the share of popular films (tier head) among their training ratings. Each row is a film of"
+            " the history, oldest first, and what the gate weighed in it for this user at that moment (eq. 5); the last"
+            " row is the user's own weights after the history, which ranking uses."
+        )
+    ]
+    names = [modality.name for modality in model.text.modalities]
+    titles = ["", *dataset.items[TITLE].fill_null("").to_list()]
+    by_user = {
+        int(user): (batch, k) for batch in loader for k, user in enumerate(batch.user_id.tolist()) if user in users
+    }
+    for user, what in users.items():
+        if user in by_user:
+            blocks.append(_one_user(model, *by_user[user], user, what, names, titles, run))
+    return blocks
+
+
+def _three_users(run: RunFiles) -> dict[int, str]:
+    """user_id -> what is said of it: the users at the 5th, 50th and 95th percentile of popular share."""
+    rows = pl.read_parquet(run.dataset.folder / "interactions.parquet", columns=[USER_ID, "item_id", "split"])
+    rows = rows.filter(pl.col("split") == 0).join(run.dataset.items.select("item_id", "tier"), on="item_id")
+    share = rows.group_by(USER_ID).agg(popular=(pl.col("tier") == "head").mean(), many=pl.len())
+    share = share.filter(pl.col("many") >= LATEST).sort("popular", USER_ID)
+    if len(share) < 3:
+        raise Missing(f"Fewer than three users have {LATEST} training ratings.")
+    chosen = share.gather([int(q * (len(share) - 1)) for q in (0.05, 0.5, 0.95)]).unique(maintain_order=True)
+    return {user: f"{popular:.0%} popular, {many:,} ratings" for user, popular, many in chosen.iter_rows()}
+
+
+def _one_user(
+    model: MSMRec, batch: EvalBatch, k: int, user: int, what: str, names: list[str], titles: list[str], run: RunFiles
+) -> Group:
+    one = EvalBatch(*(None if part is None else part[k : k + 1] for part in batch))
+    with torch.no_grad():
+        item_gate, user_gate = model.gate_weights(one.item_seq, one.seq_len)
+        scores = model.scores(one)[0].float()
+    length = int(one.seq_len[0])
+    items = one.item_seq[0, :length].tolist()
+    start = max(0, length - LATEST)
+    weights = torch.cat([item_gate[0, start:length], user_gate[0, length - 1 : length]]).float().numpy()
+    rows = [*(titles[i] for i in items[start:]), "the user, after all this"]
+    figure = cells(
+        rows,
+        names,
+        np.nan_to_num(weights),
+        f"Weights of user {user} ({what})",
+        f"The gate's weights of {len(rows) - 1} films and of the user, by modality",
+        header="film",
+    )
+    history = run.dataset.item_id[run.dataset.offsets[user] : run.dataset.ends[1][user]]  # training and validation
+    scores[torch.from_numpy(history.astype(np.int64))] = -torch.inf
+    scores[0] = -torch.inf
+    best = scores.topk(LIST).indices.tolist()
+    target = int(run.dataset.item_id[run.dataset.ends[1][user]])
+    rank = int((scores >= scores[target]).sum())
+    body = [[str(place + 1), titles[i] + (" (the true one)" if i == target else "")] for place, i in enumerate(best)]
+    body.append([number(rank), f"the film that came next: {shorten(titles[target], 60)}"])
+    table = Table("Recommended next", ["place", "film"], body, frozenset({0}), marked=frozenset({len(body) - 1}))
+    return Group(f"User {user}", [Row([figure]), table])
