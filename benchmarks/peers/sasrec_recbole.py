@@ -50,7 +50,7 @@ def main():
         "RecBole",
         {"training, an epoch": quarters(taken, len(train)), "full ranking of all users": [t / share for t in ranking]},
         ("recbole", "torch", "numpy"),
-        note=f"{given.steps} of {len(train):,} steps of 256 prefixes and {share:.0%} of the users, scaled; no quality: an"
+        note=f"{given.steps} of {len(train):,} steps of 256 prefixes and {share:.0%} of users, scaled; no quality: an"
         " epoch takes too long",
     )
 
