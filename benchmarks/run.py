@@ -41,12 +41,15 @@ class Peer(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """What it measures, about how many minutes it takes on two cores, peers included, the peers, and ours' arguments."""
+    """What it measures, and about how many minutes that takes on two cores, peers included."""
 
     about: str
     minutes: float
     peers: tuple[Peer, ...] = ()
     ours: tuple[tuple[str, ...], ...] = ((),)
+    """Arguments of our script, for each time that it runs."""
+    plain: bool = False
+    """The script has a command line of its own and prints its own table."""
 
 
 BENCHMARKS = {
@@ -77,8 +80,10 @@ BENCHMARKS = {
         (Peer("encode_sentence_transformers.py", "torch"),),
     ),
     "retrieval": Benchmark("Histories and prompts of all 970,009 click samples of ML-1M", 1.5),
-    "language_model": Benchmark("The language model's click head beside the plain recipe", 2.0),
-    "index": Benchmark("Building and searching an index of items", 2.0),
+    "language_model": Benchmark("The language model's click head beside the plain recipe", 2.0, plain=True),
+    "index": Benchmark(
+        "Building and searching an index of 10^4 to 10^6 items", 2.0, ours=(("--kinds", "ivf", "pq"),), plain=True
+    ),
     "growth": Benchmark("How time grows with users, items, length and batch", 2.0),
     "scale": Benchmark(
         "25 million ratings, and a catalogue of a million items",
@@ -87,9 +92,9 @@ BENCHMARKS = {
     ),
     "floor": Benchmark("What the machine can do, and how far the hot paths are from that", 0.5),
     "startup": Benchmark("python train.py --help", 0.3),
-    "fusion": Benchmark("Fitting and applying each kind of fusion", 0.5),
-    "llm_client": Benchmark("What asking a language model's server costs on our side", 0.5),
-    "amazon": Benchmark("Reading Amazon reviews", 0.5),
+    "fusion": Benchmark("Fitting and applying each kind of fusion", 0.5, plain=True),
+    "llm_client": Benchmark("What asking a language model's server costs on our side", 0.5, plain=True),
+    "amazon": Benchmark("Reading Amazon reviews", 0.5, plain=True),
 }
 
 
@@ -118,7 +123,7 @@ def measure(script: Path, python: Path | str, args: list[str], threads: int, lim
     env = {key: value for key, value in os.environ.items() if key not in unset}
     env |= {name: str(threads) for name in names}
     env |= {"PYTHONPATH": f"{HERE}:{HERE.parent / 'src'}", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "true"}
-    command = [str(python), str(script), *args, "--threads", str(threads)]
+    command = [str(python), str(script), *args]
     begin = time.perf_counter()
     try:
         ran = subprocess.run(command, env=env, cwd=HERE.parent, capture_output=True, text=True, timeout=limit)
@@ -221,7 +226,8 @@ def main() -> None:
             "hardware": hardware(args.threads), "load": os.getloadavg()[0], "date": str(date.today()),
             "commit": _commit(), "command": f"python benchmarks/run.py {name} --threads {args.threads}",
         }  # fmt: skip
-        shared = ["--root", str(Path(args.root).resolve()), *(["--quick"] if args.quick else [])]
+        shared = ["--root", str(Path(args.root).resolve()), "--threads", str(args.threads)]
+        shared = [] if BENCHMARKS[name].plain else shared + ["--quick"] * args.quick
         results = []
         for own in BENCHMARKS[name].ours:
             results += measure(HERE / f"{name}.py", sys.executable, [*shared, *own], args.threads, args.limit)
