@@ -8,6 +8,7 @@ import msmrec
 ORDER = [
     "columns",
     "artifacts",
+    "help_page",
     "cluster",
     "item_vectors",
     "metrics",
