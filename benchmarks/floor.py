@@ -69,7 +69,7 @@ def main() -> None:
     ranked = (BLOCKS - 1) * first + past.sum() * layer / 3 + 2 * len(past) * items * DIM
     edges = 2 * 563_202
     step = 6 * edges * (DIM * 4 + 8) / (rate["gathered rows, GB/s"] * 1e9)
-    tokens = 512 * 112
+    tokens = 256 * 112
     encoded = tokens * 6 * (2 * 12 * 384**2 + 4 * 112 * 384)
     both, rows = (3 * loss + network) / f32, 6 * edges * (DIM * 4 + 8)
     floors = {
@@ -80,8 +80,8 @@ def main() -> None:
         ),
         "full ranking of all users": (ranked / f32, ("sasrec", "full ranking", "ours")),
         "LightGCN, an epoch, BPR, 2,048": (step * 276, ("lightgcn", "an epoch, BPR, batches of 2,048", "ours")),
-        "512 texts, float32": (encoded / f32, ("encode", "512 texts, cold", "ours, float32")),
-        "512 texts, bf16": (encoded / bf16, ("encode", "512 texts, cold", "ours")),
+        "256 texts, float32": (encoded / f32, ("encode", "256 texts, cold", "ours, float32")),
+        "256 texts, bf16": (encoded / bf16, ("encode", "256 texts, cold", "ours")),
     }
     operations = [
         f"{(3 * loss + network) / 1e9:,.0f} GFLOP, {exps / 1e9:.2g}e9 exponentials, {masks / 1e9:.2g}e9 mask elements",
