@@ -35,11 +35,9 @@ class CausalBlock(nn.Module):
         """
         batch, length, dim = x.shape
         normed, rows = self.norm_attention(x), torch.arange(batch, device=x.device)
-        (query_weight, other_weight), (query_bias, other_bias) = (
-            part.split((dim, 2 * dim)) for part in (self.qkv.weight, self.qkv.bias)
-        )
-        query = F.linear(normed[rows, column], query_weight, query_bias).view(batch, self.num_heads, 1, -1)
-        others = F.linear(normed, other_weight, other_bias).view(batch, length, 2, self.num_heads, -1)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(normed[rows, column], weight[:dim], bias[:dim]).view(batch, self.num_heads, 1, -1)
+        others = F.linear(normed, weight[dim:], bias[dim:]).view(batch, length, 2, self.num_heads, -1)
         key, value = others.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, L, D/H) each
         seen = torch.arange(length, device=x.device) <= column[:, None]  # (B, L)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
