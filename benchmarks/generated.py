@@ -1,5 +1,7 @@
 """Generated data of any size: a ratings file in ML-25M's layout, and a prepared dataset that never was a file."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,19 @@ from msmrec.columns import TEST, TRAIN, VAL
 from msmrec.data.prepare import Dataset
 
 
-def ratings_file(root: Path, rows: int, items: int = 60_000, seed: int = 0) -> Path:
+def ratings_file(root: Path, rows: int) -> None:
     """Writes root/ml-25m/{ratings,movies}.csv with about `rows` ratings, unless such a file is there.
 
-    Users have 154 ratings on average, as in ML-25M, log-normally; an item's popularity falls with its rank; nobody
-    rates an item twice.
+    In a process of its own, whose memory is nobody's.
     """
+    if not (root / "ml-25m" / f"rows={rows}").is_file():
+        subprocess.run([sys.executable, __file__, str(root), str(rows)], check=True)
+
+
+def write(root: Path, rows: int, items: int = 60_000, seed: int = 0) -> None:
+    """Users have 154 ratings on average, as in ML-25M, log-normally; popularity falls with rank; no pair twice."""
     folder = root / "ml-25m"
     settings = folder / f"rows={rows}"
-    if settings.is_file():
-        return folder
     folder.mkdir(parents=True, exist_ok=True)
     rng, items = np.random.default_rng(seed), min(items, max(rows // 100, 100))
     users = max(rows // 154, 1)
@@ -43,7 +48,6 @@ def ratings_file(root: Path, rows: int, items: int = 60_000, seed: int = 0) -> P
     for old in folder.glob("rows=*"):
         old.unlink()
     settings.touch()
-    return folder
 
 
 class Generated(Dataset):
@@ -66,3 +70,7 @@ class Generated(Dataset):
     def column(self, name: str) -> np.ndarray:
         """(T,) one column of the interactions."""
         return self._columns[name]
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), int(sys.argv[2]))

@@ -228,21 +228,34 @@ def main() -> None:
         }  # fmt: skip
         shared = ["--root", str(Path(args.root).resolve()), "--threads", str(args.threads)]
         shared = [] if BENCHMARKS[name].plain else shared + ["--quick"] * args.quick
-        results = []
-        for own in BENCHMARKS[name].ours:
-            results += measure(HERE / f"{name}.py", sys.executable, [*shared, *own], args.threads, args.limit)
-        for peer in () if args.no_peers or args.quick else BENCHMARKS[name].peers:
-            python = environment(peer.environment) if peer.environment else sys.executable
-            if python is None:
-                results.append({"who": peer.script, "error": f"no environment {peer.environment}"})
-                continue
-            results += measure(HERE / "peers" / peer.script, python, shared, args.threads, args.limit)
-        for suffix, text in ((".json", json.dumps({**about, "results": results}, indent=1)),
-                             (".md", report(name, results, about))):  # fmt: skip
-            temporary = args.results / f".{name}{suffix}"
-            temporary.write_text(text)
-            temporary.replace(args.results / f"{name}{suffix}")
+        scripts: list[tuple[Path, str, list[str]]] = [
+            (HERE / f"{name}.py", "", [*shared, *own]) for own in BENCHMARKS[name].ours
+        ]
+        if not (args.no_peers or args.quick):
+            scripts += [(HERE / "peers" / peer.script, peer.environment, shared) for peer in BENCHMARKS[name].peers]
+        results: list[dict[str, Any]] = []
+        for script, peers, given in scripts:
+            python = environment(peers) if peers else Path(sys.executable)
+            if python:
+                results += measure(script, python, given, args.threads, args.limit)
+            else:
+                results.append({"who": script.stem, "error": f"its environment {peers} could not be installed"})
+            # after every script: what was measured stays when the next one is interrupted
+            done = script == scripts[-1][0] and given == scripts[-1][2]
+            write(
+                args.results / f"{'' if done else 'part-'}{name}.json",
+                json.dumps({**about, "results": results}, indent=1),
+            )
+            write(args.results / f"{name}.md", report(name, results, about))
+        (args.results / f"part-{name}.json").unlink(missing_ok=True)
         print(f"  -> {args.results / name}.md", flush=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def _commit() -> str:
