@@ -12,7 +12,7 @@ from msmrec.data.prepare import Dataset
 
 
 def ratings_file(root: Path, rows: int) -> None:
-    """Writes root/ml-25m/{ratings,movies}.csv with about `rows` ratings, unless such a file is there.
+    """Writes root/ml-25m/{ratings,movies}.csv with `rows` ratings (a small file has fewer), unless they are there.
 
     In a process of its own, whose memory is nobody's.
     """
@@ -29,6 +29,7 @@ def write(root: Path, rows: int, items: int = 60_000, seed: int = 0) -> None:
     users = max(rows // 154, 1)
     count = np.exp(rng.normal(0, 1, users))
     count = np.clip(count / count.sum() * rows, 20, items // 4).astype(np.int64)
+    written = 0
     with (folder / "ratings.csv").open("wb") as file:
         file.write(b"userId,movieId,rating,timestamp\n")
         for part in np.array_split(np.arange(users), max(1, rows // 2_000_000)):
@@ -39,8 +40,10 @@ def write(root: Path, rows: int, items: int = 60_000, seed: int = 0) -> None:
             frame = frame.with_columns(
                 r=pl.Series(rng.integers(1, 11, len(frame)) / 2),
                 t=pl.Series(rng.integers(10**9, 1_570_000_000, len(frame))),
-            ).sort("u", "t")
+            )
+            frame = frame.sort("u", "t").head(rows - written)
             frame.write_csv(file, include_header=False)
+            written += len(frame)
     movies = pl.DataFrame({"movieId": np.arange(items) + 1}).with_columns(
         title=pl.format("Film {} (1999)", "movieId"), genres=pl.lit("Drama|War")
     )
