@@ -1,8 +1,9 @@
-"""The last block at one position a row equals the whole block there."""
+"""The last block at one position a row equals the whole block there; how many users are ranked at once."""
 
 import pytest
 import torch
 
+from msmrec.models.base import users_at_once
 from msmrec.models.layers import CausalTransformer
 
 
@@ -26,3 +27,9 @@ def test_states_at_one_position_a_row_equal_the_whole(layers: int, heads: int) -
     model.train()
     assert model.at(x, seq_len, (torch.arange(5), seq_len - 1)).requires_grad
     assert len(calls) == 2  # neither other positions nor training take it
+
+
+def test_scores_of_a_large_catalogue_are_made_for_few_users_at_once() -> None:
+    assert users_at_once(128, 3_416) == 128
+    assert users_at_once(128, 1_000_000) == 67  # 67 * 1,000,001 numbers are the last below 2^26
+    assert users_at_once(128, 10**9) == 1
