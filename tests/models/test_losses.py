@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from msmrec.models.losses import bce_loss, ranking_loss, softmax_loss
+from msmrec.models.losses import bce_loss, ranking_loss, sampled_softmax_loss, softmax_loss
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, None])
@@ -39,7 +39,7 @@ def test_chunked_softmax_in_bfloat16_is_close() -> None:
 
 def test_sampled_softmax_estimates_the_full_one_and_its_gradient() -> None:
     torch.manual_seed(0)
-    queries, keys = torch.randn(20, 8, requires_grad=True), torch.randn(15, 8, requires_grad=True)
+    queries, keys = torch.randn(20, 8).div(2).requires_grad_(), torch.randn(15, 8, requires_grad=True)
     target = torch.randint(0, 15, (20,))
     full = F.cross_entropy(queries @ keys.T, target)
     mean = torch.stack([softmax_loss(queries, keys, target, 12) for _ in range(300)]).mean()
@@ -49,17 +49,31 @@ def test_sampled_softmax_estimates_the_full_one_and_its_gradient() -> None:
         assert F.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
 
 
-def test_sampled_softmax_by_hand() -> None:
-    """One step against the formula, whether or not the sample holds the target."""
+@pytest.mark.parametrize("shared_by", [2, 4, 8])
+def test_sampled_softmax_by_hand(shared_by: int) -> None:
+    """One step against the formula, whether or not the sample holds the target, once or twice."""
     queries, keys = torch.randn(6, 4), torch.randn(5, 4)
     target = torch.tensor([0, 1, 2, 3, 4, 0])
     torch.manual_seed(3)
-    loss = softmax_loss(queries, keys, target, 3)
+    loss = sampled_softmax_loss(queries, keys, target, 3, shared_by)
     torch.manual_seed(3)
-    sample = torch.randperm(5)[:3]
-    others = (queries @ keys[sample].T + math.log(4 / 3)).masked_fill(sample == target[:, None], -torch.inf)
-    scores = torch.cat([(queries * keys[target]).sum(1, keepdim=True), others], 1)
-    torch.testing.assert_close(loss, F.cross_entropy(scores, torch.zeros(6, dtype=torch.long)))
+    samples = torch.randint(5, (-(-6 // shared_by), 3))
+    losses = []
+    for k in range(6):
+        sample = samples[k // shared_by]
+        others = (queries[k] @ keys[sample].T)[sample != target[k]] + math.log(5 / 3)
+        right = queries[k] @ keys[target[k]]
+        losses.append(torch.cat([right[None], others]).logsumexp(0) - right)
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_sampled_softmax_of_hits_alone_is_zero() -> None:
+    queries, keys = torch.randn(3, 4, requires_grad=True), torch.randn(2, 4)
+    torch.manual_seed(0)
+    hits = [sampled_softmax_loss(queries, keys, torch.zeros(3, dtype=torch.long), 1) for _ in range(20)]
+    assert min(loss.item() for loss in hits) == 0  # the only draw was the target
+    for loss in hits:
+        assert torch.autograd.grad(loss, queries)[0].isfinite().all()
 
 
 def test_gbce_is_bce_at_t_zero_and_calibrated_at_one() -> None:

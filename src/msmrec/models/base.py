@@ -246,7 +246,8 @@ class RecModule(Module):
     def eval_loader(self, data: RecDataModule, split: int) -> EvalLoader:
         """Users that have items in the part."""
         device, rank, world_size = data.place()
-        return EvalLoader(data.dataset, split, data.max_seq_len, data.eval_batch_size, device, rank, world_size)
+        size = users_at_once(data.eval_batch_size, data.num_items)
+        return EvalLoader(data.dataset, split, data.max_seq_len, size, device, rank, world_size)
 
     def vectors_to_export(self) -> dict[str, Tensor]:
         """Item vectors."""
@@ -308,6 +309,11 @@ class RecModule(Module):
         cold, cold_means = cold_metrics(cold_ranks, cold_list_ranks, cold_counts, self.list_length)
         self.results = {"user_id": user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}
         return result | overall | cold_means
+
+
+def users_at_once(batch_size: int, num_items: int) -> int:
+    """`batch_size`, or fewer users where their scores of all items would be more than 2^26 numbers (256 MB)."""
+    return max(1, min(batch_size, 2**26 // (num_items + 1)))
 
 
 def cold_metrics(

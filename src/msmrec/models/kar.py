@@ -162,7 +162,7 @@ class KAR(TextSASRec):
     ) -> tuple[Tensor, Tensor]:
         """As SASRec.forward; `snapshot` (T,) are rows of `preferences`, None where nobody's are known."""
         items = self._items()
-        states = self.transformer(F.embedding(item_seq, items), seq_len)[positions]  # (T, D)
+        states = self.transformer.at(F.embedding(item_seq, items), seq_len, positions)  # (T, D)
         if snapshot is not None:
             rows, which = torch.unique(snapshot, return_inverse=True)  # a snapshot serves many positions
             states = states + F.embedding(which, self.adaptor(self.preferences[rows], USER))

@@ -183,7 +183,7 @@ class LightGCN(RecModule):
         num_layers: K, rounds of propagation; 0 is matrix factorisation.
         loss: bpr, the paper's; or softmax of an edge's item among the items, the user's other items included.
         num_negatives: items that an edge is compared with: bpr draws them for each edge (None: one), never an item
-            that the user has an edge to; softmax draws them once for the batch (None: all items).
+            that the user has an edge to; softmax draws them for every 128 edges (None: all items).
         temperature: None scores by inner product; a number scores by cosine over this temperature.
         l2: times the squared length of the batch's own vectors (before propagation), divided by its edges.
         edges_above: only ratings above it are edges, of the graph and of the loss; None for all.

@@ -1,7 +1,7 @@
 """Losses over queries and keys: score(t, i) = queries[t] · keys[i].
 
 All take the same form, so that a model chooses one by name: BCE with sampled negatives (SASRec's), gBCE (gSASRec,
-Petrov & Macdonald 2023), softmax over sampled negatives shared by a batch, and softmax over the whole catalogue.
+Petrov & Macdonald 2023), softmax over sampled negatives, and softmax over the whole catalogue.
 """
 
 import math
@@ -24,10 +24,8 @@ class _ChunkedSoftmax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, queries: Tensor, positives: Tensor, keys: Tensor, own: Tensor, shift: float, chunk: int
-    ) -> Tensor:
-        """Sum of losses; `own` (T,) is the target's row among the keys, which is not counted twice, or -1."""
+    def forward(ctx: Any, queries: Tensor, positives: Tensor, keys: Tensor, target: Tensor, chunk: int) -> Tensor:
+        """Sum of losses; `target` (T,) is the positive's row among the keys, which is not counted twice."""
         device = queries.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else queries.dtype
         low_q, low_k = queries.to(dtype), keys.to(dtype)
@@ -37,13 +35,10 @@ class _ChunkedSoftmax(torch.autograd.Function):
         positive = (queries.float() * positives.float()).sum(1, keepdim=True)  # (T, 1)
         surplus = torch.empty_like(positive)  # p - 1
         loss = torch.zeros((), device=queries.device)
-        parts = (queries.float(), low_q, positive, own[:, None], grad_q, surplus)
+        parts = (queries.float(), low_q, positive, target[:, None], grad_q, surplus)
         for exact, q, right, mine, out, rest in zip(*(torch.split(x, chunk) for x in parts), strict=True):
             logits = exact @ keys_t  # (chunk, K)
-            if shift:
-                logits += shift
-            kept = logits.gather(1, mine.clamp(min=0))
-            logits.scatter_(1, mine.clamp(min=0), kept.masked_fill(mine >= 0, -torch.inf))
+            logits.scatter_(1, mine, -torch.inf)
             top = torch.maximum(logits.amax(1, keepdim=True), right)
             exp = logits.sub_(top).exp_()
             exp_right = (right - top).exp()
@@ -58,9 +53,12 @@ class _ChunkedSoftmax(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         grad_q, grad_p, grad_k = ctx.saved_tensors
-        return grad_q * grad, grad_p * grad, grad_k * grad, None, None, None
+        return grad_q * grad, grad_p * grad, grad_k * grad, None, None
+
+
+SHARE_NEGATIVES = 128  # positions; see sampled_softmax_loss
 
 
 def softmax_loss(
@@ -68,10 +66,8 @@ def softmax_loss(
 ) -> Tensor:
     """Mean cross-entropy of `target` under softmax(queries · keys'), without the whole (T, N) logits in memory.
 
-    Equals `F.cross_entropy(queries @ keys.T, target)`, gradients included (a test holds that). With `num_negatives`
-    the other items are a uniform sample without repetition, shared by all positions; each stands for
-    (N - 1) / num_negatives items, so its score is raised by the log of that (the logQ correction) and the loss
-    estimates the full one.
+    Equals `F.cross_entropy(queries @ keys.T, target)`, gradients included (a test holds that). With fewer
+    `num_negatives` than items it is `sampled_softmax_loss`.
 
     Args:
         queries: (T, D). keys: (N, D). target: (T,) rows of `keys`. num_negatives: sampled items, or None for all.
@@ -80,17 +76,43 @@ def softmax_loss(
     Returns:
         () mean loss.
     """
-    # Embedding, not keys[target]: the gradient of indexing adds in an order that depends on the threads.
-    positives, others, own, shift = F.embedding(target, keys), keys, target, 0.0
     if num_negatives is not None and num_negatives < len(keys):
-        sample = torch.randperm(len(keys), device=keys.device)[:num_negatives]
-        place = torch.full((len(keys),), -1, device=keys.device)
-        place[sample] = torch.arange(num_negatives, device=keys.device)
-        others, own, shift = keys[sample], place[target], math.log((len(keys) - 1) / num_negatives)
+        return sampled_softmax_loss(queries, keys, target, num_negatives)
+    # Embedding, not keys[target]: the gradient of indexing adds in an order that depends on the threads.
+    positives = F.embedding(target, keys)
     if chunk is None:
-        chunk = max(1, (2**20 if queries.device.type == "cpu" else 2**28) // len(others))
-    loss: Tensor = _ChunkedSoftmax.apply(queries, positives, others, own, shift, chunk)  # type: ignore[no-untyped-call]
+        chunk = max(1, (2**20 if queries.device.type == "cpu" else 2**28) // len(keys))
+    loss: Tensor = _ChunkedSoftmax.apply(queries, positives, keys, target, chunk)  # type: ignore[no-untyped-call]
     return loss / len(queries)
+
+
+def sampled_softmax_loss(
+    queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, shared_by: int = SHARE_NEGATIVES
+) -> Tensor:
+    """Mean cross-entropy of `target` against a uniform sample of items, drawn anew for every `shared_by` positions.
+
+    Each drawn item stands for N / num_negatives items, so its score is raised by the log of that (the logQ correction)
+    and the loss estimates the full one; a draw of the target itself is left out.
+
+    A sample is shared to make the products dense, but not by the whole batch: its error would then be the same at all
+    positions, and the mean over the batch would not cancel it. benchmarks/README.md has the difference, which is large.
+
+    Args:
+        queries: (T, D). keys: (N, D). target: (T,) rows of `keys`. num_negatives: draws, with repetition.
+    """
+    groups = -(-len(queries) // shared_by)
+    sample = torch.randint(len(keys), (groups, num_negatives), device=keys.device)
+    # One gather, so one gradient of the size of `keys`.
+    gathered = F.embedding(torch.cat([target, sample.flatten()]), keys).float()
+    positives, others = gathered[: len(target)], gathered[len(target) :]
+    with torch.autocast(queries.device.type, enabled=False):  # at cosine over 0.05, bfloat16 knows every eighth
+        exact = queries.float()
+        right = (exact * positives).sum(1)
+        padded = F.pad(exact, (0, 0, 0, groups * shared_by - len(queries))).view(groups, shared_by, -1)
+        logits = torch.bmm(padded, others.view(groups, num_negatives, -1).mT).flatten(0, 1)[: len(queries)]
+        hit = sample.repeat_interleave(shared_by, 0)[: len(queries)] == target[:, None]
+        wrong = logits.masked_fill(hit, -torch.inf).logsumexp(1) + math.log(len(keys) / num_negatives)
+        return F.softplus(wrong - right).mean()
 
 
 def bce_loss(queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, gbce_t: float | None) -> Tensor:

@@ -126,7 +126,7 @@ class MSMRec(TextSASRec):
         """As SASRec.forward, with Dq = D + M * E."""
         ids, experts = self._ids(), self._experts()
         fused, _, user_gate = self._fuse(item_seq, ids, experts)
-        states = self._scaled(self.transformer(fused, seq_len)[positions])  # (T, D)
+        states = self._scaled(self.transformer.at(fused, seq_len, positions))  # (T, D)
         weight = user_gate[positions].to(states.dtype)  # (T, M)
         asked = (states @ self.fuse_score).view(*weight.shape, -1) * weight[..., None]  # (T, M, E)
         return torch.cat([states, asked.flatten(1)], 1), self._keys(ids, experts)

@@ -26,7 +26,7 @@ class SASRec(RecModule):
         num_heads: attention heads.
         dropout: on the input and after attention and feed-forward.
         loss: softmax (whole catalogue), sampled_softmax, bce (the paper's) or gbce.
-        num_negatives: a batch for sampled_softmax, a position for bce and gbce.
+        num_negatives: for sampled_softmax shared by 128 positions, for bce and gbce each position's own.
         gbce_t: calibration of gbce, 0 (plain BCE) to 1.
         temperature: None scores by inner product; a number scores by cosine over this temperature.
         **optimisation: see RecModule.
@@ -64,7 +64,7 @@ class SASRec(RecModule):
         Returns:
             (T, Dq) what the state at each position asks, having seen items up to it; (N + 1, Dq) what items answer.
         """
-        states = self.transformer(self.item_embedding(item_seq), seq_len)[positions]
+        states = self.transformer.at(self.item_embedding(item_seq), seq_len, positions)
         return self._scaled(states), self.item_embeddings()
 
     def _scaled(self, states: Tensor) -> Tensor:
