@@ -217,6 +217,8 @@ class RecModule(Module):
 
     monitor = "val/ndcg@10"
     headline = ("hit_rate@10", "ndcg@10", "hit_rate@100")
+    serves_new_users: ClassVar[bool] = True
+    """Whether `scores` makes sense for a user of whom nothing but the history is known (user_id 0)."""
 
     def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
         super().__init__(**optimisation)
@@ -279,9 +281,7 @@ class RecModule(Module):
             (B,) users, (B, T) ranks of their targets, (B,) numbers of targets; the last two again for the targets that
             are cold items, and again for those in a list of cold items alone; (B, list_length) the top items.
         """
-        scores = self.scores(batch).float()
-        scores[:, 0] = -torch.inf
-        scores[batch.seen_row, batch.seen_item] = -torch.inf
+        scores = unseen_scores(self.scores(batch), batch)
         target = batch.target_item
         ranks = target_ranks(scores, target)
         cold = self.catalogue.tier == TIERS.index("cold")
@@ -308,6 +308,14 @@ class RecModule(Module):
         cold, cold_means = cold_metrics(cold_ranks, cold_list_ranks, cold_counts, self.list_length)
         self.results = {"user_id": user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}
         return result | overall | cold_means
+
+
+def unseen_scores(scores: Tensor, batch: EvalBatch) -> Tensor:
+    """(B, N + 1) float32 scores for ranking: -inf at the padding and at what the user has seen."""
+    scores = scores.float()
+    scores[:, 0] = -torch.inf
+    scores[batch.seen_row, batch.seen_item] = -torch.inf
+    return scores
 
 
 def cold_metrics(
