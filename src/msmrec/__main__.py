@@ -8,8 +8,8 @@
     slices    RUN [RUN ..] prints the runs' test metrics by popularity of the target and activity of the user
     faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
     agreement SHEET ..     prints how far people who filled in sheets of texts agree, and what they think of them
-    recommend --run R      writes the best unseen items of users (--users FILE), or of new ones by history (--history FILE)
-    export    --run R      writes a run's model as a folder that recommends without dataset and texts (torch.export, ONNX)
+    recommend --run R      writes the best unseen items of users (--users FILE) or of new ones (--history FILE)
+    export    --run R      writes a run's model as a folder that recommends without dataset and texts
     explore   --run R      opens a local page: a user's history, recommendations, and why
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned
 

@@ -68,7 +68,7 @@ def test_recommend_ranks_as_an_evaluation_does(name: str, runs: dict[str, OpenRu
             if name != "popularity":  # whose counts tie
                 assert found["raw_item_id"].to_list() == [raw[item] for item in best[:5]]
             checked += 1
-    assert checked == dataset.info["num_test"] and table["rank"].to_list() == [1, 2, 3, 4, 5] * checked
+    assert checked > 100 and table["rank"].to_list() == [1, 2, 3, 4, 5] * len(mine)
 
 
 def test_a_new_user_with_a_known_users_history_gets_that_users_list(runs: dict[str, OpenRun], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def of_export(folder: Path) -> Recommender:
         about = json.loads((folder / "serving.json").read_text())
         items = pl.read_parquet(folder / "items.parquet")
         program = torch.export.load(folder / "model.pt2").module()
-    except (OSError, ValueError, RuntimeError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise InputError(f"{folder}: not a whole export ({reason}); export the run again") from None
     if about.get("format") != FORMAT:
