@@ -42,7 +42,8 @@ def launch(page: Any, host: str, port: int, wait: bool = True) -> None:
     theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "monospace"])
     page.launch(
         server_name=host, server_port=port, share=False, quiet=True, css=CSS, theme=theme, footer_links=[],
-        ssr_mode=False, prevent_thread_lock=not wait, inbrowser=False, enable_monitoring=False, show_error=False, run_history=False,
+        ssr_mode=False, prevent_thread_lock=not wait, inbrowser=False, enable_monitoring=False, show_error=False,
+        run_history=False,
     )  # fmt: skip
 
 
