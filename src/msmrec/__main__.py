@@ -14,6 +14,9 @@
     faithfulness C [C ..]  prints how far the texts of one or more configs rest on what is known about the items
     analyse   RUN          writes what the gate of a run of MSMRec does to RUN/analysis/ and prints the main tables
     agreement SHEET ..     prints how far people who filled in sheets of texts agree, and what they think of them
+    recommend --run R      writes the best unseen items of users (--users FILE) or of new ones (--history FILE)
+    export    --run R      writes a run's model as a folder that recommends without dataset and texts
+    explore   --run R      opens a local page: a user's history, recommendations, and why
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned
 
 prepare, describe and embed take the same overrides as train.py and do only what is not done yet.
@@ -298,6 +301,114 @@ def analyse(args: Sequence[str]) -> None:
     print(f"\n{given.run / 'analysis'}")
 
 
+def recommend(args: Sequence[str]) -> None:
+    """Writes or prints the lists; what was left out goes to stderr, a line each."""
+    from msmrec.columns import TEST, VAL
+    from msmrec.serving.export import is_export, of_export
+    from msmrec.serving.rank import of_run
+    from msmrec.serving.recommend import checked, write_table
+    from msmrec.serving.recommend import recommend as lists_of
+    from msmrec.serving.requests import read_histories, read_users
+
+    about = "The best items that users have not seen. Reads a finished run, or a folder that export wrote, and changes"
+    about += " nothing in it. Other arguments go to the run's config, such as --data.root."
+    parser = argparse.ArgumentParser(prog="msmrec recommend", description=about, allow_abbrev=False)
+    parser.add_argument("--run", required=True, type=Path, help="run folder, or an exported one")
+    whom = parser.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--users", type=Path, help="users of the dataset: a file with a column raw_user_id, or .txt")
+    whom.add_argument(
+        "--history", type=Path, help="new users: raw_user_id, raw_item_id and perhaps timestamp, a row each"
+    )
+    parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
+    parser.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl file to write, instead of printing CSV")
+    parser.add_argument("--split", choices=["val", "test"], help="rank as an evaluation of this part does, from the"
+                        " history before it; by default the whole history is seen and read")  # fmt: skip
+    parser.add_argument("--genre", action="append", default=[], help="items of this genre only; again for more of them")
+    parser.add_argument("--year_from", type=int, help="items of this year and later only")
+    parser.add_argument("--year_to", type=int, help="items of this year and earlier only")
+    parser.add_argument(
+        "--fallback", choices=["popular"], help="what users without a known item get (default: nothing)"
+    )
+    given, overrides = parser.parse_known_args(args)
+    if given.out:
+        checked(given.out)
+    for file in filter(None, (given.users, given.history)):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file")
+    if exported := is_export(given.run):
+        if given.users:
+            raise InputError(f"{given.run} is an export, which knows no users: give what they have seen by --history")
+        recommender = of_export(given.run)
+    else:
+        from msmrec.cli import open_run
+
+        run = open_run(given.run, overrides)
+        recommender = of_run(run)
+    if given.history and given.split:
+        raise InputError("--split is about the dataset's users: it goes with --users")
+    if given.history or exported:
+        requests = read_histories(given.history, recommender.items)
+    else:
+        before = {"val": VAL, "test": TEST}[given.split] if given.split else None
+        requests = read_users(given.users, run.data.dataset, before)
+    allowed = recommender.allowed(given.genre, given.year_from, given.year_to)
+    table, notes = lists_of(recommender, requests, given.k, allowed, given.fallback == "popular")
+    for note in notes:
+        print(f"msmrec: {note}", file=sys.stderr)
+    if given.out:
+        write_table(table, given.out)
+        print(f"{given.out}: {len(table):,} rows for {table['raw_user_id'].n_unique():,} users")
+    else:
+        print(table.write_csv(), end="")
+
+
+def export(args: Sequence[str]) -> None:
+    """Writes the folder and prints how it compares with the checkpoint."""
+    from msmrec.cli import open_run
+    from msmrec.ctr.head import LlamaCTR
+    from msmrec.serving.export import export as exported
+    from msmrec.serving.export_adapter import export_adapter
+
+    about = "A finished run as a folder that works without it: a ranking model by torch.export (and ONNX), a language"
+    about += " model's adapter, as it is or merged. Other arguments go to the run's config, such as --data.root."
+    parser = argparse.ArgumentParser(prog="msmrec export", description=about, allow_abbrev=False)
+    parser.add_argument("--run", required=True, type=Path, help="run folder")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write; must not be there yet")
+    parser.add_argument("--onnx", action="store_true", help="write model.onnx too (pip install 'msmrec[onnx]')")
+    parser.add_argument("--merge", action="store_true", help="LlamaCTR: add the adapter to the base model's weights")
+    given, overrides = parser.parse_known_args(args)
+    if given.out.exists():
+        raise InputError(f"{given.out}: already there; remove it, or give another --out")
+    run = open_run(given.run, overrides)
+    if isinstance(run.model, LlamaCTR):
+        if given.onnx:
+            raise InputError("--onnx is for ranking models; LlamaCTR leaves an adapter, or with --merge a whole model")
+        print(json.dumps(export_adapter(run, given.out, given.merge), indent=2))
+    elif given.merge:
+        raise InputError(f"--merge is for LlamaCTR; {type(run.model).__name__} has no adapter")
+    else:
+        print(json.dumps(exported(run, given.out, given.onnx)["checked"], indent=2))
+    print(given.out)
+
+
+def explore(args: Sequence[str]) -> None:
+    """Serves the page until it is interrupted."""
+    from msmrec.cli import open_run
+    from msmrec.serving.explore import serve
+
+    about = "A page on this machine alone: a user's history, recommendations and why. Other arguments go to the run's"
+    about += " config, such as --data.root."
+    parser = argparse.ArgumentParser(prog="msmrec explore", description=about, allow_abbrev=False)
+    parser.add_argument("--run", required=True, type=Path, help="run folder of a ranking model")
+    parser.add_argument("--click", type=Path, help="run folder of a LlamaCTR: its prompt and answer for an item")
+    parser.add_argument("--posters", default="posters/ml-1m", help="folder of pictures named by raw item id, under the"
+                        " data root or here (default: posters/ml-1m)")  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: 7860)")
+    given, overrides = parser.parse_known_args(args)
+    serve(lambda folder: open_run(folder, overrides), given.run, given.click, given.posters, given.host, given.port)
+
+
 def demo(args: Sequence[str]) -> None:
     """Trains both models on the generated dataset."""
     from msmrec.demo import run
@@ -310,7 +421,8 @@ def main() -> None:
     from msmrec.cli import main as guarded
 
     functions = (
-        prepare, describe, embed, compare, suite, report, slices, as_published, analyse, faithfulness, agreement, demo,
+        prepare, describe, embed, compare, suite, report, slices, as_published, analyse, faithfulness, agreement,
+        recommend, export, explore, demo,
     )  # fmt: skip
     verbs = {function.__name__: function for function in functions}
     if len(sys.argv) < 2 or sys.argv[1] not in verbs:

@@ -393,7 +393,10 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
     cli.trainer.datamodule = data  # type: ignore[attr-defined]
     checkpoint = _load_safely(str(path), lambda: torch.load(path, map_location=data.place()[0], weights_only=False))
     model.on_load_checkpoint(checkpoint)
-    _load_safely(str(path), lambda: model.load_state_dict(checkpoint["state_dict"]))
+    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
+        callback.setup(cli.trainer, model, "test")
+    model.setup("test")  # graphs, language models, and room for what the checkpoint holds, as before an evaluation
+    _load_safely(str(path), lambda: model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading))
     return run_folder.OpenRun(folder, model.to(data.place()[0]).eval(), data, record)
 
 

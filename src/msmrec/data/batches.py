@@ -167,28 +167,29 @@ class TrainLoader(EpochLoader):
             )
 
 
-class EvalLoader:
-    """Batches over the users that have targets in a split, in an order that does not change.
+class HistoryLoader:
+    """Batches over histories of any origin, in an order that does not change: longest first.
 
     Args:
-        dataset: a prepared dataset.
-        split: VAL or TEST (see msmrec.columns). Histories for TEST include the validation items.
+        items: (T,) histories and their targets, one after the other, each oldest first.
+        user: (S,) user_id of each history; 0 for somebody whom the dataset does not know.
+        start, end: (S,) where a history begins, and one past its last item; none is empty.
+        last: (S,) one past its last target; `end` where there is none.
         max_seq_len: the latest items of the history that the model reads; `seen` pairs cover all of it.
         batch_size: users a batch.
         device: where the arrays lie and the batches are made.
+        rank, world_size: this process and how many there are; each gets every world_size-th history.
     """
 
     def __init__(
-        self, dataset: Dataset, split: int, max_seq_len: int, batch_size: int, device: torch.device,
-        rank: int = 0, world_size: int = 1,
+        self, items: np.ndarray, user: np.ndarray, start: np.ndarray, end: np.ndarray, last: np.ndarray,
+        max_seq_len: int, batch_size: int, device: torch.device, rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
-        start, end, last = dataset.offsets[:-1], dataset.ends[split - 1], dataset.ends[split]
-        users = np.flatnonzero((last > end) & (end > start))
-        users = users[np.argsort(-(end - start)[users], kind="stable")][rank::world_size]
+        self.order = np.argsort(start - end, kind="stable")[rank::world_size]  # (S,) histories as batches have them
         self.user, self.start, self.end, self.last = (
-            torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (users, start[users], end[users], last[users])
+            torch.from_numpy(np.ascontiguousarray(a[self.order])).to(device) for a in (user, start, end, last)
         )
-        self.items = torch.from_numpy(dataset.item_id).to(device)
+        self.items = torch.from_numpy(items).to(device)
         self.max_seq_len, self.batch_size = max_seq_len, batch_size
 
     def __len__(self) -> int:
@@ -210,3 +211,24 @@ class EvalLoader:
                 self.items[history[is_seen]].long(),
                 end - start - length,
             )
+
+
+class EvalLoader(HistoryLoader):
+    """Batches over the users that have targets in a split.
+
+    Args:
+        dataset: a prepared dataset.
+        split: VAL or TEST (see msmrec.columns). Histories for TEST include the validation items.
+        max_seq_len, batch_size, device, rank, world_size: see HistoryLoader.
+    """
+
+    def __init__(
+        self, dataset: Dataset, split: int, max_seq_len: int, batch_size: int, device: torch.device,
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
+        start, end, last = dataset.offsets[:-1], dataset.ends[split - 1], dataset.ends[split]
+        users = np.flatnonzero((last > end) & (end > start))
+        super().__init__(
+            dataset.item_id, users, start[users], end[users], last[users], max_seq_len, batch_size, device, rank,
+            world_size,
+        )  # fmt: skip

@@ -217,6 +217,8 @@ class RecModule(Module):
 
     monitor = "val/ndcg@10"
     headline = ("hit_rate@10", "ndcg@10", "hit_rate@100")
+    serves_new_users: ClassVar[bool] = True
+    """Whether `scores` makes sense for a user of whom nothing but the history is known (user_id 0)."""
 
     def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
         super().__init__(**optimisation)
@@ -280,9 +282,7 @@ class RecModule(Module):
             (B,) users, (B, T) ranks of their targets, (B,) numbers of targets; the last two again for the targets that
             are cold items, and again for those in a list of cold items alone; (B, list_length) the top items.
         """
-        scores = self.scores(batch).float()
-        scores[:, 0] = -torch.inf
-        scores[batch.seen_row, batch.seen_item] = -torch.inf
+        scores = unseen_scores(self.scores(batch), batch)
         target = batch.target_item
         ranks = target_ranks(scores, target)
         cold = self.catalogue.tier == TIERS.index("cold")
@@ -314,6 +314,14 @@ class RecModule(Module):
 def users_at_once(batch_size: int, num_items: int) -> int:
     """`batch_size`, or fewer users where their scores of all items would be more than 2^26 numbers (256 MB)."""
     return max(1, min(batch_size, 2**26 // (num_items + 1)))
+
+
+def unseen_scores(scores: Tensor, batch: EvalBatch) -> Tensor:
+    """(B, N + 1) float32 scores for ranking: -inf at the padding and at what the user has seen."""
+    scores = scores.float()
+    scores[:, 0] = -torch.inf
+    scores[batch.seen_row, batch.seen_item] = -torch.inf
+    return scores
 
 
 def cold_metrics(

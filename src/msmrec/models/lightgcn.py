@@ -192,6 +192,8 @@ class LightGCN(RecModule):
         **optimisation: see RecModule.
     """
 
+    serves_new_users = False  # a user is a node of the training graph
+
     def __init__(
         self,
         num_users: int,

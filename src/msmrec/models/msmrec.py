@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msmrec.data.batches import EvalBatch
 from msmrec.models.modality_gate import Compatibility, ModalityGate, Profile, masked_softmax
 from msmrec.models.text_sasrec import TextSASRec
 from msmrec.text.item_text import ItemText
@@ -130,6 +131,20 @@ class MSMRec(TextSASRec):
         weight = user_gate[positions].to(states.dtype)  # (T, M)
         asked = (states @ self.fuse_score).view(*weight.shape, -1) * weight[..., None]  # (T, M, E)
         return torch.cat([states, asked.flatten(1)], 1), self._keys(ids, experts)
+
+    def score_parts(self, batch: EvalBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The summands of `scores`: <h, E_i>, <R_k h, y_ik>, and the user's gate w_k.
+
+        Returns:
+            (B, N + 1), (B, N + 1, M) and (B, M); the first plus the second weighted by the third is the score.
+        """
+        ids, experts = self._ids(), self._experts()
+        fused, _, user_gate = self._fuse(batch.item_seq, ids, experts)
+        at = torch.arange(batch.seq_len.shape[0], device=batch.seq_len.device), batch.seq_len - 1
+        states = self._scaled(self.transformer(fused, batch.seq_len)[at])
+        asked = (states @ self.fuse_score).view(len(states), *experts.shape[1:])  # (B, M, E)
+        by_id = states @ self._keys(ids, experts)[:, : states.shape[1]].T
+        return by_id, torch.einsum("bme,nme->bnm", asked, experts), user_gate[at].to(states.dtype)
 
     def _keys(self, ids: Tensor, experts: Tensor) -> Tensor:
         prior = masked_softmax(self.gate.bias.expand(self.present.shape), self.present, self.gate.top_k)  # (N + 1, M)

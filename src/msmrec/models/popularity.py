@@ -39,4 +39,4 @@ class Popularity(RecModule):
 
     def scores(self, batch: EvalBatch) -> Tensor:
         """(B, N + 1) the counts, for each user."""
-        return self.count.repeat(len(batch.user_id), 1)
+        return self.count.repeat(batch.user_id.shape[0], 1)

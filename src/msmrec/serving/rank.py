@@ -1,0 +1,146 @@
+"""From histories to ranked items: the one function behind `recommend`, `explore` and an exported model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from msmrec.artifacts import InputError
+from msmrec.columns import GENRES, ITEM_ID, TEST, YEAR
+from msmrec.data.batches import EvalBatch, HistoryLoader
+from msmrec.data.prepare import Dataset
+from msmrec.models.base import RecModule, unseen_scores
+from msmrec.run_folder import OpenRun
+
+
+class Histories(NamedTuple):
+    """What S users have seen, oldest first; none is empty."""
+
+    items: np.ndarray  # (T,) item_id
+    user: np.ndarray  # (S,) user_id; 0 for a user whom the dataset does not know
+    start: np.ndarray  # (S,) first place in `items`
+    end: np.ndarray  # (S,) one past the last place
+
+    def loader(self, max_seq_len: int, batch_size: int, device: torch.device) -> HistoryLoader:
+        """Batches without targets."""
+        return HistoryLoader(
+            self.items, self.user, self.start, self.end, self.end, max_seq_len, batch_size, device
+        )  # fmt: skip
+
+
+class Ranked(NamedTuple):
+    """The best items of S users, best first."""
+
+    items: np.ndarray  # (S, k) item_id; 0 where a list is shorter
+    scores: np.ndarray  # (S, k) float32; -inf there
+
+
+def dataset_histories(dataset: Dataset, users: np.ndarray, before: int | None = None) -> Histories:
+    """Histories of users of the dataset.
+
+    Args:
+        users: (S,) user_id. before: VAL or TEST: what comes before that part, as an evaluation of it has; None: all.
+    """
+    end = dataset.ends[TEST if before is None else before - 1]
+    return Histories(dataset.item_id, users, dataset.offsets[users], end[users])
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """A model that ranks a catalogue for histories: a run's or an exported one.
+
+    Args:
+        name: the model's class.
+        scores: (B, N + 1) scores for a batch, as `RecModule.scores`.
+        items: one row an item, ordered by item_id: raw_item_id, title, year, genres, count.
+        max_seq_len, batch_size, device: of the batches.
+        serves_new_users: whether a history is enough.
+        note: what to know of the lists of new users; empty where nothing is.
+    """
+
+    name: str
+    scores: Callable[[EvalBatch], Tensor]
+    items: pl.DataFrame
+    max_seq_len: int
+    batch_size: int
+    device: torch.device
+    serves_new_users: bool = True
+    note: str = ""
+
+    def rank(self, histories: Histories, k: int, allowed: np.ndarray | None = None) -> Ranked:
+        """The k best items that a user has not seen, of equal scores the lower item_id first on one device.
+
+        Args:
+            histories: of S users. k: length of the lists. allowed: (N + 1,) bool, items that may be recommended.
+        """
+        k = min(k, len(self.items))
+        loader = histories.loader(self.max_seq_len, self.batch_size, self.device)
+        barred = None if allowed is None else torch.from_numpy(~allowed).to(self.device)
+        items, scores = np.zeros((len(histories.user), k), np.int64), np.full((len(histories.user), k), -np.inf, "f4")
+        parts = []
+        with torch.inference_mode():
+            for batch in loader:
+                value = unseen_scores(self.scores(batch), batch)
+                parts.append(top_items(value if barred is None else value.masked_fill_(barred, -torch.inf), k))
+        if parts:
+            best, top = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+            items[loader.order], scores[loader.order] = top, best
+        return Ranked(items, scores)
+
+    def allowed(self, genres: list[str], year_from: int | None, year_to: int | None) -> np.ndarray | None:
+        """(N + 1,) items that have one of the genres and are of these years; None where nothing is asked.
+
+        Items without a year pass no bound on it.
+
+        Raises:
+            InputError: a genre that no item has, or nothing passes.
+        """
+        if not genres and year_from is None and year_to is None:
+            return None
+        if unknown := sorted(set(genres) - set(known := self.genres())):
+            raise InputError(f"--genre {unknown[0]}: no item has it; there are: {', '.join(known) or 'none'}")
+        passes = pl.lit(True)
+        if genres:
+            passes = passes & pl.col(GENRES).list.eval(pl.element().is_in(genres)).list.any()
+        passes = passes & (pl.lit(True) if year_from is None else pl.col(YEAR) >= year_from)
+        passes = passes & (pl.lit(True) if year_to is None else pl.col(YEAR) <= year_to)
+        chosen = self.items.filter(passes)[ITEM_ID].to_numpy()
+        if not len(chosen):
+            raise InputError("no item passes --genre, --year_from and --year_to together; widen them")
+        mask = np.zeros(len(self.items) + 1, bool)
+        mask[chosen] = True
+        return mask
+
+    def genres(self) -> list[str]:
+        """All genres of the catalogue, in alphabetical order."""
+        return self.items[GENRES].explode().drop_nulls().unique().sort().to_list()
+
+
+def top_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(B, k) best scores and their items, 0 where only -inf is left."""
+    best, top = torch.topk(scores, k)
+    return best, top.masked_fill(best == -torch.inf, 0)
+
+
+def of_run(run: OpenRun) -> Recommender:
+    """The recommender of a finished run.
+
+    Raises:
+        InputError: its model ranks no catalogue.
+    """
+    model, data = run.model, run.data
+    name = type(model).__name__
+    if not isinstance(model, RecModule):
+        raise InputError(
+            f"{run.folder}: {name} ranks no catalogue by itself (a click model answers for given pairs, TwoStage leaves"
+            " lists.parquet); name a run of a ranking model, such as sasrec_ml1m or msmrec_ml1m"
+        )
+    note = "KAR's preference texts exist for the dataset's users alone; new users are ranked without one"
+    return Recommender(
+        name, model.scores, data.dataset.items, data.max_seq_len, data.eval_batch_size, data.place()[0],
+        model.serves_new_users, note if name == "KAR" else "",
+    )  # fmt: skip

@@ -1,0 +1,155 @@
+"""Whom to recommend to: files of users, or of histories, with raw ids, made into histories of item ids."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from msmrec.artifacts import InputError
+from msmrec.columns import ITEM_ID, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, USER_ID
+from msmrec.data.prepare import Dataset
+from msmrec.serving.rank import Histories, dataset_histories
+
+USERS = (RAW_USER_ID, USER_ID, "user")  # names of a column of raw user ids
+ITEMS = (RAW_ITEM_ID, ITEM_ID, "item")
+
+
+class Requests(NamedTuple):
+    """Users to serve, what they have seen, and what was left out of the file."""
+
+    raw_user_ids: pl.Series  # (S,) as the file or the dataset writes them
+    histories: Histories  # of the same S users
+    without_history: pl.Series  # raw ids of users of whose items none is known
+    notes: list[str]  # a line for each kind of row that was not used
+
+
+def read_users(path: Path, dataset: Dataset, before: int | None = None) -> Requests:
+    """Users of the dataset, from a file with a column of raw ids (or .txt: an id a line).
+
+    Args:
+        path: .csv, .tsv, .parquet, .jsonl or .txt. before: see `dataset_histories`.
+
+    Raises:
+        InputError: no readable file, no such column, or no known user in it.
+    """
+    if path.suffix == ".txt":
+        raw = _ids(pl.Series(RAW_USER_ID, _lines(path)))
+    else:
+        raw = _column(read_table(path), USERS, path)
+    raw = raw.filter(raw != "")
+    if raw.is_empty():
+        raise InputError(f"{path}: no user in it; give a raw user id a row")
+    notes = []
+    if again := len(raw) - raw.n_unique():
+        notes.append(f"{path}: {again:,} rows name a user again; each is served once")
+    raw = raw.unique(maintain_order=True)
+    known = dataset.users.select(RAW_USER_ID, USER_ID).with_columns(key=_ids(dataset.users[RAW_USER_ID]))
+    found = pl.DataFrame({"key": raw}).join(known, on="key", how="left", maintain_order="left")
+    unknown = found.filter(pl.col(USER_ID).is_null())["key"]
+    if len(unknown) == len(found):
+        raise InputError(f"{path}: none of its {len(found):,} users is in {dataset.info['name']}, such as {raw[0]}")
+    if len(unknown):
+        notes.append(f"{path}: {len(unknown):,} users are not in {dataset.info['name']}: {_some(unknown)}")
+    found = found.drop_nulls(USER_ID)
+    histories = dataset_histories(dataset, found[USER_ID].to_numpy().astype(np.int64), before)
+    some = histories.end > histories.start
+    kept = Histories(histories.items, *(column[some] for column in histories[1:]))
+    return Requests(
+        found[RAW_USER_ID].filter(pl.Series(some)), kept, found[RAW_USER_ID].filter(pl.Series(~some)), notes
+    )
+
+
+def read_histories(path: Path, items: pl.DataFrame) -> Requests:
+    """New users, from a file of what they have seen: raw user id, raw item id and, where there is one, a timestamp.
+
+    Rows of a user are put in the order of their times, and of equal times, or without any, in the file's. Of an item
+    that a user has twice the later row counts. Ratings may stand beside and are not read: models rank by what was seen.
+
+    Raises:
+        InputError: no readable file, a column or a value is missing, or no item of it is known.
+    """
+    table = read_table(path)
+    frame = pl.DataFrame({"user": _column(table, USERS, path), "key": _column(table, ITEMS, path)})
+    if frame.is_empty():
+        raise InputError(f"{path}: no row in it; give a raw user id and a raw item id a row")
+    if TIMESTAMP in table.columns:
+        time = table[TIMESTAMP].cast(pl.Float64, strict=False)
+        bad = time.is_null().arg_true()
+        if len(bad):
+            raise InputError(f"{path}: no number as {TIMESTAMP} in data row {bad[0] + 1} ({len(bad):,} such rows)")
+        frame = frame.with_columns(time=time)
+    empty = ((frame["user"] == "") | (frame["key"] == "")).arg_true()
+    if len(empty):
+        raise InputError(f"{path}: a user or an item is missing in data row {empty[0] + 1} ({len(empty):,} such rows)")
+    users = frame["user"].unique(maintain_order=True)
+    notes, known = [], items.select(ITEM_ID).with_columns(key=_ids(items[RAW_ITEM_ID]))
+    frame = frame.join(known, on="key", how="left", maintain_order="left")
+    unknown = frame.filter(pl.col(ITEM_ID).is_null())["key"]
+    if len(unknown):
+        names = unknown.unique(maintain_order=True)
+        notes.append(f"{path}: {len(unknown):,} rows with {len(names):,} items that the model does not know are left"
+                     f" out: {_some(names)}")  # fmt: skip
+    frame = frame.drop_nulls(ITEM_ID)
+    if "time" in frame.columns:
+        frame = frame.sort("time", maintain_order=True)
+    once = frame.unique(["user", ITEM_ID], keep="last", maintain_order=True)
+    if again := len(frame) - len(once):
+        notes.append(f"{path}: {again:,} rows have an item that the same user has again later; the last one counts")
+    number = pl.DataFrame({"user": users, "row": np.arange(len(users))})
+    once = once.join(number, on="user", how="left", maintain_order="left").sort("row", maintain_order=True)
+    count = np.bincount(once["row"].to_numpy(), minlength=len(users))
+    end, some = np.cumsum(count), count > 0
+    histories = Histories(
+        once[ITEM_ID].to_numpy().astype(np.int64), np.zeros(int(some.sum()), np.int64), (end - count)[some], end[some]
+    )
+    return Requests(users.filter(pl.Series(some)), histories, users.filter(pl.Series(~some)), notes)
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A table by the ending of its name; text columns stay text.
+
+    Raises:
+        InputError: no such file, another ending, or it cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        match path.suffix:
+            case ".parquet":
+                return pl.read_parquet(path)
+            case ".csv" | ".tsv":
+                return pl.read_csv(path, separator="," if path.suffix == ".csv" else "\t", infer_schema=False)
+            case ".jsonl" | ".ndjson":
+                return pl.read_ndjson(path, infer_schema_length=None)
+    except pl.exceptions.NoDataError:
+        raise InputError(f"{path}: the file is empty") from None
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0][:160]})") from None
+    raise InputError(f"{path}: give a .csv, .tsv, .parquet or .jsonl file")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from None
+
+
+def _column(table: pl.DataFrame, names: Sequence[str], path: Path) -> pl.Series:
+    for name in names:
+        if name in table.columns:
+            return _ids(table[name])
+    raise InputError(f"{path}: no column {' or '.join(names)}; it has {', '.join(table.columns) or 'none'}")
+
+
+def _ids(raw: pl.Series) -> pl.Series:
+    """Ids as text: what the file has as 1 and the dataset as "1" is one id. A missing one is empty."""
+    if raw.dtype.is_float():
+        raw = raw.cast(pl.Int64, strict=False)
+    return raw.cast(pl.String).fill_null("").str.strip_chars()
+
+
+def _some(ids: pl.Series) -> str:
+    return ", ".join(str(value) for value in ids.head(5).to_list()) + (", ..." if len(ids) > 5 else "")

@@ -1,0 +1,250 @@
+"""Recommending, exporting, explaining, on runs of the tiny world: brute force, round trips, what mistakes say."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tests.tiny_configs import TINY_DATA, tiny_text
+
+from msmrec.__main__ import export as export_verb
+from msmrec.__main__ import recommend as recommend_verb
+from msmrec.artifacts import InputError
+from msmrec.cli import open_run, train
+from msmrec.columns import TEST
+from msmrec.data.batches import EvalLoader
+from msmrec.run_folder import OpenRun
+from msmrec.serving.explain import Explainer
+from msmrec.serving.explore import refuse_used_port
+from msmrec.serving.export import export, of_export
+from msmrec.serving.page import Page, Posters, message
+from msmrec.serving.rank import dataset_histories, of_run
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_root: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenRun]:
+    """A run of each ranking model, one epoch long."""
+    folder = tmp_path_factory.mktemp("runs")
+    args = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache), "--data.tokens_per_batch=512"]
+    text = f"--model.init_args.text={json.dumps(tiny_text(tiny_root))}"
+    configs = {"sasrec": [], "msmrec": [text], "kar": [text], "popularity": [], "lightgcn": []}
+    made = {}
+    for name, more in configs.items():
+        config = f"{name}_{'ml1m' if name in ('popularity', 'lightgcn') else 'ml100k'}.yaml"
+        epochs = [] if name == "popularity" else ["--trainer.max_epochs=1"]
+        run = train(["--config", config, *args, *more, *epochs, "--run_dir", str(folder / name)])
+        made[name] = open_run(run)
+    return made
+
+
+def lists(run: Path, *args: str, out: Path) -> pl.DataFrame:
+    recommend_verb(["--run", str(run), *args, "--out", str(out)])
+    return pl.read_parquet(out)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "msmrec", "kar", "popularity", "lightgcn"])
+def test_recommend_ranks_as_an_evaluation_does(name: str, runs: dict[str, OpenRun], tmp_path: Path) -> None:
+    run = runs[name]
+    dataset = run.data.dataset
+    users = tmp_path / "users.csv"
+    dataset.users.select("raw_user_id").write_csv(users)
+    table = lists(run.folder, "--users", str(users), "--split", "test", "--k", "5", out=tmp_path / "l.parquet")
+    raw = dict(dataset.items.select("item_id", "raw_item_id").iter_rows())
+    names = dict(dataset.users.select("user_id", "raw_user_id").iter_rows())
+    mine = {user: part for (user,), part in table.partition_by("raw_user_id", as_dict=True).items()}
+    checked = 0
+    for batch in EvalLoader(dataset, TEST, run.data.max_seq_len, 16, torch.device("cpu")):
+        with torch.no_grad():
+            scores = run.model.scores(batch).float()  # type: ignore[operator]
+        for row, user in enumerate(batch.user_id.tolist()):
+            history = dataset.item_id[dataset.offsets[user] : dataset.ends[TEST - 1][user]]
+            best = sorted(set(range(1, dataset.num_items + 1)) - set(history.tolist()), key=lambda i: -scores[row, i])
+            found = mine[names[user]]
+            assert found["score"].to_list() == pytest.approx(scores[row, best[:5]].tolist(), abs=1e-5)
+            if name != "popularity":  # whose counts tie
+                assert found["raw_item_id"].to_list() == [raw[item] for item in best[:5]]
+            checked += 1
+    assert checked > 100 and table["rank"].to_list() == [1, 2, 3, 4, 5] * len(mine)
+
+
+def test_a_new_user_with_a_known_users_history_gets_that_users_list(runs: dict[str, OpenRun], tmp_path: Path) -> None:
+    run = runs["msmrec"]
+    dataset = run.data.dataset
+    history, users = tmp_path / "h.jsonl", tmp_path / "u.txt"
+    rows = pl.DataFrame(
+        {"user_id": dataset.user_id, "item_id": dataset.item_id, "timestamp": np.arange(len(dataset.item_id))}
+    )
+    raw = rows.join(dataset.items.select("item_id", "raw_item_id"), on="item_id", maintain_order="left")
+    raw = raw.join(dataset.users.select("user_id", "raw_user_id"), on="user_id", maintain_order="left")
+    some = raw.filter(pl.col("user_id") <= 20).select("raw_user_id", "raw_item_id", "timestamp")
+    some.sample(fraction=1, shuffle=True, seed=0).sort("raw_user_id", maintain_order=True).write_ndjson(history)
+    users.write_text("\n".join(str(u) for u in dataset.users["raw_user_id"][:20]))
+    known = lists(run.folder, "--users", str(users), out=tmp_path / "a.parquet").sort("raw_user_id", "rank")
+    new = lists(run.folder, "--history", str(history), out=tmp_path / "b.parquet")
+    new = new.with_columns(pl.col("raw_user_id").cast(known["raw_user_id"].dtype)).sort("raw_user_id", "rank")
+    assert new.drop("score").equals(known.drop("score")) and len(new) == 200
+    seen = set(zip(some["raw_user_id"].cast(pl.String), some["raw_item_id"].cast(pl.String), strict=True))
+    assert not seen & set(zip(new["raw_user_id"].cast(pl.String), new["raw_item_id"].cast(pl.String), strict=True))
+
+
+@pytest.mark.parametrize("name", ["sasrec", "msmrec", "popularity"])
+def test_an_export_recommends_what_the_run_does_without_anything_else(
+    name: str, runs: dict[str, OpenRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "export"
+    about = export(runs[name], out)
+    assert about["checked"]["model.pt2"]["same_top_10"] == 1 and (out / "README.md").read_text().startswith("# ")
+    items = runs[name].data.dataset.items["raw_item_id"].cast(pl.String).to_list()
+    history = tmp_path / "h.csv"
+    history.write_text(
+        "user_id,item_id\n" + "".join(f"{u},{items[u * 3 + i]}\n" for u in range(9) for i in range(u + 1))
+    )
+    ours = lists(runs[name].folder, "--history", str(history), out=tmp_path / "a.parquet")
+    monkeypatch.setattr("msmrec.cli.open_run", None)
+    monkeypatch.setenv("MSMREC_DATA", str(tmp_path / "nowhere"))
+    again = lists(out, "--history", str(history), out=tmp_path / "b.parquet")
+    assert again.drop("score").equals(ours.drop("score"))
+    assert again["score"].to_numpy() == pytest.approx(ours["score"].to_numpy(), abs=1e-5)
+    with pytest.raises(InputError, match="knows no users"):
+        recommend_verb(["--run", str(out), "--users", str(history)])
+    (out / "model.pt2").write_bytes(b"cut")
+    with pytest.raises(InputError, match="not a whole export"):
+        of_export(out)
+
+
+def test_onnx_is_checked_too(runs: dict[str, OpenRun], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    checked = export(runs["msmrec"], tmp_path / "export", onnx=True)["checked"]["model.onnx"]
+    assert checked["largest_difference"] < 1e-4 and checked["same_top_10"] >= 0.99
+
+
+def test_what_cannot_be_exported(runs: dict[str, OpenRun], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="training alone"):
+        export(runs["lightgcn"], tmp_path / "export")
+    with pytest.raises(InputError, match="already there"):
+        export_verb(["--run", str(runs["sasrec"].folder), "--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_filters(runs: dict[str, OpenRun], tiny_genres: Any) -> None:
+    recommender = of_run(runs["sasrec"])
+    items = recommender.items.with_columns(tiny_genres.items["genres"][: len(recommender.items)])
+    with_genres = type(recommender)(**{**recommender.__dict__, "items": items})
+    mask = with_genres.allowed(["a", "b"], 1970, None)
+    assert mask is not None and not mask[0]
+    for item in items.iter_rows(named=True):
+        passes = bool({"a", "b"} & set(item["genres"])) and item["year"] is not None and item["year"] >= 1970
+        assert mask[item["item_id"]] == passes
+    ranked = with_genres.rank(dataset_histories(runs["sasrec"].data.dataset, np.array([3])), 100, mask)
+    assert mask[ranked.items[ranked.items > 0]].all() and 0 < (ranked.items > 0).sum() <= mask.sum()
+    with pytest.raises(InputError, match="there are: a, b"):
+        with_genres.allowed(["z"], None, None)
+    with pytest.raises(InputError, match="no item passes"):
+        with_genres.allowed([], 3000, None)
+
+
+def test_what_a_file_has_too_much_is_counted(
+    runs: dict[str, OpenRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs["sasrec"]
+    first, second = run.data.dataset.items["raw_item_id"].cast(pl.String).to_list()[:2]
+    path = tmp_path / "h.csv"
+    path.write_text(f"user_id,item_id\na,{first}\na,{second}\na,{first}\nb,nosuch\nc,{first}\n")
+    table = lists(run.folder, "--history", str(path), "--k", "3", "--fallback", "popular", out=tmp_path / "l.parquet")
+    said = capsys.readouterr().err
+    assert "1 rows with 1 items that the model does not know are left out: nosuch" in said
+    assert "1 rows have an item that the same user has again" in said and "given what is popular: b" in said
+    assert table["raw_user_id"].to_list() == ["a"] * 3 + ["c"] * 3 + ["b"] * 3
+    assert table["score"].null_count() == 3  # what is popular has no score of the model
+    recommend_verb(["--run", str(run.folder), "--history", str(path)])
+    assert "get no list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("h.csv", "", "empty"),
+        ("h.csv", "user_id,item_id\n", "no row in it"),
+        ("h.csv", "user,film\n1,2\n", "no column raw_item_id or item_id or item; it has user, film"),
+        ("h.csv", "user_id,item_id\n1,\n", "missing in data row 1"),
+        ("h.csv", "user_id,item_id,timestamp\n1,2,x\n", "no number as timestamp in data row 1"),
+        ("h.xlsx", "x", "give a .csv"),
+        ("h.parquet", "x", "cannot be read as parquet"),
+    ],
+)
+def test_bad_histories_are_one_line(
+    name: str, content: str, words: str, runs: dict[str, OpenRun], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=words) as caught:
+        recommend_verb(["--run", str(runs["sasrec"].folder), "--history", str(tmp_path / name)])
+    assert "\n" not in str(caught.value)
+
+
+def test_other_mistakes_are_one_line(runs: dict[str, OpenRun], tmp_path: Path) -> None:
+    sasrec, users, history = str(runs["sasrec"].folder), tmp_path / "u.txt", tmp_path / "h.csv"
+    users.write_text("nobody\n")
+    history.write_text(f"user_id,item_id\n1,{runs['sasrec'].data.dataset.items['raw_item_id'][0]}\n")
+    cases = {
+        "none of its 1 users": ["--run", sasrec, "--users", str(users)],
+        "no such file": ["--run", sasrec, "--users", str(tmp_path / "no.txt")],
+        "no such folder": ["--run", str(tmp_path / "no"), "--users", str(users)],
+        "--k 0": ["--run", sasrec, "--history", str(history), "--k", "0"],
+        "training alone": ["--run", str(runs["lightgcn"].folder), "--history", str(history)],
+        "goes with --users": ["--run", sasrec, "--history", str(history), "--split", "test"],
+        "ends in .parquet": ["--run", sasrec, "--history", str(history), "--out", "x.txt"],
+    }
+    for words, args in cases.items():
+        with pytest.raises(InputError, match=words):
+            recommend_verb(args)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="cannot be used"):
+            refuse_used_port("127.0.0.1", taken.getsockname()[1])
+
+
+def test_the_parts_of_a_score_sum_to_it(runs: dict[str, OpenRun]) -> None:
+    run = runs["msmrec"]
+    for batch in EvalLoader(run.data.dataset, TEST, run.data.max_seq_len, 32, torch.device("cpu")):
+        with torch.no_grad():
+            by_id, by_modality, gate = run.model.score_parts(batch)  # type: ignore[operator]
+            whole = run.model.scores(batch)  # type: ignore[operator]
+        parts = by_id + torch.einsum("bnm,bm->bn", by_modality, gate)
+        assert torch.allclose(parts, whole, atol=1e-4) and by_modality.abs().max() > 1e-4
+
+
+def test_explanations_of_a_user(runs: dict[str, OpenRun]) -> None:
+    explainer, dataset = Explainer(runs["msmrec"]), runs["msmrec"].data.dataset
+    histories = explainer.user(str(dataset.users["raw_user_id"][2]))
+    why = explainer.explain(histories, 10)
+    ranked = explainer.recommender.rank(histories, 10)  # by `scores`, not by parts
+    assert why.items.tolist() == ranked.items[0].tolist() and why.parts.sum(1) == pytest.approx(why.scores, abs=1e-4)
+    assert why.gate.sum() == pytest.approx(1, abs=1e-5) and np.isin(why.near, why.history).all()
+    same = explainer.explain(histories, 10, gate=why.gate.tolist())
+    assert same.items.tolist() == why.items.tolist()
+    none = explainer.explain(histories, 10, gate=[0.0] * len(why.gate))
+    assert none.parts[:, 0] == pytest.approx(none.scores, abs=1e-5) and not none.parts[:, 1:].any()
+    assert explainer.explain(explainer.liked([1, 2]), 5).history.tolist() == [1, 2]
+    assert Explainer(runs["sasrec"]).explain(histories, 5).parts.shape == (5, 0)
+    with pytest.raises(InputError, match="no user 'x'"):
+        explainer.user("x")
+    with pytest.raises(InputError, match="at least one"):
+        explainer.liked([])
+    with pytest.raises(InputError, match="pick one of them"):
+        Explainer(runs["lightgcn"]).liked([1])
+
+
+def test_titles_are_text(runs: dict[str, OpenRun]) -> None:
+    explainer = Explainer(runs["msmrec"])
+    bad = '<script>alert(1)</script><img src=x onerror="alert(1)">'
+    items = explainer.recommender.items.with_columns(title=pl.lit(bad))
+    page = Page(items, Posters(None), explainer.modalities)
+    why = explainer.explain(explainer.liked([1, 2, 3]), 4)
+    for html in (page.recommendations(why), page.reasons(why), page.history(why), message(bad)):
+        assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
