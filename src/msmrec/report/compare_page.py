@@ -90,7 +90,7 @@ def _results(table: Comparison, path: Path) -> list[Block]:
                 "config",
             )
         )
-    notes = [note.replace("Bold: best.", "“best”: best.") for note in table.notes[1:]]
+    notes = [note.replace("Bold: best.", "“best” marks the best of a metric.") for note in table.notes[1:]]
     warnings = [Prose(f"Take care: {warning}.") for warning in table.warnings]
     return [
         *warnings,

@@ -260,8 +260,8 @@ def _maps(found: Analysis) -> list[Block]:
         ]
         blocks.append(
             Table(
-                "How far films of one genre lie together, in the vectors themselves",
-                ["modality", "projector", *(c.replace("_", " ") for c in columns)],
+                "How far films of one genre lie together, in the texts' vectors (before) and in the expert's (after)",
+                ["modality", "vectors", *(c.replace("_", " ") for c in columns)],
                 rows,
                 frozenset(range(2, 2 + len(columns))),
             )
@@ -310,18 +310,18 @@ def _maps(found: Analysis) -> list[Block]:
             )
         figures.append(
             Figure(
-                f"{str(stage).capitalize()} the projector",
+                f"{str(stage).capitalize()} the expert",
                 [],
                 axis("", hidden=True),
                 axis("", hidden=True),
-                f"Map of the vectors {stage} the projector, genres as colours; see the table above",
+                f"Map of the vectors {stage} the expert, genres as colours; see the table above",
                 None,
                 height=400,
                 choices=choices,
                 shared=shared,
             )
         )
-    note = "A point a film, coloured by its first genre; axes have no unit, and only neighbourhoods mean something."
+    note = "A point a film, coloured by its rarest genre; axes have no unit, and only neighbourhoods mean something."
     return [*blocks, Prose(note), Row(figures, ("Modality", "Method"))]
 
 
