@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from tests.tiny_configs import tiny_config
 
+from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError
-from msmrec.cli import CONFIGS, build, evaluate, train
+from msmrec.cli import build, evaluate, train
 from msmrec.run_folder import differs
 
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")

@@ -8,6 +8,7 @@ import msmrec
 ORDER = [
     "columns",
     "artifacts",
+    "arguments",
     "cluster",
     "item_vectors",
     "metrics",

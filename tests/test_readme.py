@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from msmrec.cli import CONFIGS
+from msmrec.arguments import CONFIGS
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,7 +15,8 @@ import yaml
 from tests.slurm_cluster import cluster
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
-from msmrec.cli import CONFIGS, build, evaluate
+from msmrec.arguments import CONFIGS
+from msmrec.cli import build, evaluate
 from msmrec.evaluation.slices import compare_slices
 
 ROOT = Path(__file__).parents[1]

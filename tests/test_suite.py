@@ -12,8 +12,9 @@ import pytest
 import yaml
 from tests.tiny_configs import TINY_DATA
 
+from msmrec.arguments import CONFIGS, find_config, overrides
 from msmrec.artifacts import InputError
-from msmrec.cli import CONFIGS, build, find_config, overrides, train
+from msmrec.cli import build, train
 from msmrec.suite import Line, lacks, plan, read_suite, suite, upstream
 
 SUITES = sorted(path.stem for path in (CONFIGS / "suites").glob("*.txt"))

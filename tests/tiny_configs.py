@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from msmrec.cli import CONFIGS
+from msmrec.arguments import CONFIGS
 from msmrec.data.prepare import Dataset
 from msmrec.media.features import Features, ItemFeatures
 

@@ -87,7 +87,7 @@ def _text_of(args: Sequence[str]) -> "tuple[RecDataModule, ItemText]":
 
 def compare(args: Sequence[str]) -> None:
     """Prints one table over runs and seeds; what makes them less comparable goes to stderr, a line each."""
-    from msmrec.cli import CONFIGS
+    from msmrec.arguments import CONFIGS
     from msmrec.evaluation.compare import compare as compared
     from msmrec.evaluation.comparison_plot import plot
     from msmrec.evaluation.comparison_table import render

@@ -28,6 +28,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from msmrec import cluster, run_folder
+from msmrec.arguments import CONFIGS, arguments, find_config, joined
 from msmrec.artifacts import InputError, atomic_file
 from msmrec.ctr.head import LlamaCTR  # noqa: F401 (named by configs)
 from msmrec.ctr.tiny_llama import TinyLlama  # noqa: F401
@@ -38,7 +39,6 @@ from msmrec.data.sources.movielens import MovieLens  # noqa: F401
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
 from msmrec.data.sources.table import Table  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
-from msmrec.evaluation.run_folders import PLACES, folder_name
 from msmrec.llm.local import LocalModel  # noqa: F401
 from msmrec.llm.server import OpenAIServer  # noqa: F401
 from msmrec.media.audio import ItemAudio, MfccStatistics  # noqa: F401
@@ -65,10 +65,7 @@ from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEn
 from msmrec.text.extractive import Extractive  # noqa: F401
 from msmrec.text.server_encoder import ServerEncoder  # noqa: F401
 from msmrec.text.writer import LLMWriter  # noqa: F401
-from msmrec.tracking import track
-
-# The repository's; a config elsewhere is named by its path. Installed without the repository, configs/ of the caller.
-CONFIGS = next((d for d in (Path(__file__).parents[2] / "configs", Path("configs")) if d.is_dir()), Path("configs"))
+from msmrec.tracking import place_in_wandb, track
 
 
 class RunFolder(SaveConfigCallback):
@@ -156,7 +153,7 @@ class RunCLI(LightningCLI):
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
                 logger.init_args.id = run_folder.wandb_id(Path(config.run_dir))
                 given = logger.get("dict_kwargs") or {}
-                logger.dict_kwargs = {**_place_in_wandb(config, self.given), **given}
+                logger.dict_kwargs = {**place_in_wandb(config, self.given), **given}
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
@@ -166,7 +163,7 @@ class RunCLI(LightningCLI):
         monitor = getattr(importlib.import_module(module), name).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
-        self.upstream = {_joined(need.split("+")): self._upstream(need) for need in config.needs}
+        self.upstream = {joined(need.split("+")): self._upstream(need) for need in config.needs}
         if config.ckpt_path in self.upstream:
             config.ckpt_path = str(self.upstream[config.ckpt_path] / "checkpoints" / "best.ckpt")
         if self.upstream:
@@ -191,7 +188,7 @@ class RunCLI(LightningCLI):
         # A dry run must not leave a run that a real one would take for its upstream.
         runs = Path(config["runs"])
         runs = runs / "dry" if short and runs.name != "dry" else runs
-        run = runs / _joined(need.split("+")) / f"seed={seed}"
+        run = runs / joined(need.split("+")) / f"seed={seed}"
         args = [word for part in need.split("+") for word in ("--config", part)]
         args += [f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
         for key in ("source", "root", "cache", "protocol", "label_above"):
@@ -206,7 +203,7 @@ class RunCLI(LightningCLI):
                 print(f"{need}: needed and not there yet; training it first, into {run}", file=sys.stderr)
                 (cluster.train_alone if cluster.is_one_of_many() else train)(args)
             else:
-                now = yaml.safe_load(self.parser.dump(self.parser.parse_args(_arguments(args)), skip_none=False))
+                now = yaml.safe_load(self.parser.dump(self.parser.parse_args(arguments(args)), skip_none=False))
                 if part := run_folder.differs(run, now):
                     raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
         return run
@@ -248,7 +245,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
             subclass_mode_model=True,
             auto_configure_optimizers=False,
             run=False,
-            args=_arguments(args),
+            args=arguments(args),
             save_config_callback=RunFolder if save else None,
             parser_kwargs={
                 "default_config_files": [str(CONFIGS / "base.yaml")],
@@ -267,28 +264,6 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
 
 def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(("💡", "Loading `train", "Restoring", "Loaded"))
-
-
-def _split_equals(args: Sequence[str]) -> list[str]:
-    return [part for a in args for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
-
-
-def find_config(argument: str) -> str:
-    """A bare name of a YAML file is looked for in configs/.
-
-    Raises:
-        InputError: it is not there either.
-    """
-    path = Path(argument)
-    if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
-        if found := next((p for p in (CONFIGS / path, CONFIGS / path.name) if p.exists()), None):
-            return str(found)
-        raise InputError(f"config {argument}: neither here nor in {CONFIGS}/; known: {_known()}")
-    return argument
-
-
-def _known() -> str:
-    return ", ".join(sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.name != "base.yaml"))
 
 
 def train(args: Sequence[str] | None = None) -> Path:
@@ -433,54 +408,9 @@ def _plain(cli: RunCLI) -> dict[str, Any]:
     return dict(yaml.safe_load(cli.parser.dump(cli.config, skip_none=False)))
 
 
-def _arguments(args: Sequence[str]) -> list[str]:
-    return [find_config(a) for a in _split_equals(args)]
-
-
 def _name(config: Any) -> str:
     """What a run is called: its config, and those laid over it; empty without any."""
-    return _joined(config.get("config") or [])
-
-
-def _joined(configs: Sequence[object]) -> str:
-    return "+".join(Path(str(path)).stem for path in configs)
-
-
-def _place_in_wandb(config: Any, given: Sequence[str]) -> dict[str, Any]:
-    """Group, name and tags of a W&B run: seeds of one line are a group, and tags say what an ablation changes."""
-    folder = Path(config.run_dir)
-    source = getattr(config.data.source, "class_path", "").rpartition(".")[2]
-    changed = [
-        f"{'.'.join(key.split('.')[-2:])}={value}".replace("init_args.", "")
-        for key, value in overrides(given)
-        if key.startswith(("model.", "data.")) and key not in PLACES
-    ]
-    parts = [Path(str(path)).stem for path in config.get("config") or []]
-    tags = [*parts, config.model.class_path.rpartition(".")[2], source, *changed]
-    group = folder.parent.name if folder.name.startswith("seed=") else folder.name
-    return {"group": group[:128], "name": folder_name(folder), "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag]}
-
-
-def overrides(args: Sequence[str]) -> list[tuple[str, Any]]:
-    """Keys and values of --key=value and --key value, but for configs."""
-    pairs: list[tuple[str, Any]] = []
-    words = list(args)
-    while words:
-        key, equals, value = words.pop(0).partition("=")
-        if not equals and words:
-            value = words.pop(0)
-        if key != "--config":
-            pairs.append((key.removeprefix("--"), _value(value)))
-    return pairs
-
-
-def _value(text: str) -> Any:
-    for read in (json.loads, float, yaml.safe_load):
-        try:
-            return read(text)
-        except (ValueError, yaml.YAMLError):
-            continue
-    return text
+    return joined(config.get("config") or [])
 
 
 def main(command: Callable[[], object]) -> None:

@@ -31,8 +31,8 @@ from urllib.parse import urlsplit
 import yaml
 
 import msmrec.cli
+from msmrec.arguments import CONFIGS, find_config, overrides
 from msmrec.artifacts import InputError
-from msmrec.cli import CONFIGS, find_config, overrides
 from msmrec.evaluation.compare import Row, compare
 from msmrec.evaluation.comparison_table import render
 from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run

@@ -6,7 +6,7 @@ run that made them, whichever of the two is synced first.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ import torch
 
 from msmrec.analysis.gate import read_gate
 from msmrec.analysis.people import weight_table
+from msmrec.arguments import overrides
 from msmrec.columns import ITEM_ID, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
-from msmrec.evaluation.run_folders import folder_name
+from msmrec.evaluation.run_folders import PLACES, folder_name
 from msmrec.models.base import Module, RecModule
 from msmrec.models.click import ClickModule
 from msmrec.models.msmrec import MSMRec
@@ -119,3 +120,18 @@ def _lists(model: RecModule, batch: EvalBatch) -> pl.DataFrame:
     place = torch.arange(1, top.shape[1] + 1).expand_as(top)
     parts: dict[str, Any] = {USER_ID: user, "place": place, ITEM_ID: top, "target": hit}
     return pl.DataFrame({name: part.flatten().numpy() for name, part in parts.items()}).filter(pl.col(ITEM_ID) > 0)
+
+
+def place_in_wandb(config: Any, given: Sequence[str]) -> dict[str, Any]:
+    """Group, name and tags of a W&B run: seeds of one line are a group, and tags say what an ablation changes."""
+    folder = Path(config.run_dir)
+    source = getattr(config.data.source, "class_path", "").rpartition(".")[2]
+    changed = [
+        f"{'.'.join(key.split('.')[-2:])}={value}".replace("init_args.", "")
+        for key, value in overrides(given)
+        if key.startswith(("model.", "data.")) and key not in PLACES
+    ]
+    parts = [Path(str(path)).stem for path in config.get("config") or []]
+    tags = [*parts, config.model.class_path.rpartition(".")[2], source, *changed]
+    group = folder.parent.name if folder.name.startswith("seed=") else folder.name
+    return {"group": group[:128], "name": folder_name(folder), "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag]}

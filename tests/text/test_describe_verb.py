@@ -114,7 +114,8 @@ def test_the_judge_is_asked_by_the_verb(
 
 
 def test_overlays_of_texts_parse_with_a_run(real_data: Path, tmp_path: Path) -> None:
-    from msmrec.cli import CONFIGS, build
+    from msmrec.arguments import CONFIGS
+    from msmrec.cli import build
 
     overlays = sorted((CONFIGS / "text").glob("*.yaml"))
     assert len(overlays) >= 9

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import yaml
 
+from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError
-from msmrec.cli import CONFIGS
 from msmrec.data.interactions import encode
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.sources.amazon import Amazon

@@ -142,7 +142,7 @@ class KAR(TextSASRec):
         self.preferences[1:] = torch.from_numpy(users)
         self.item_text.copy_(torch.from_numpy(items))
         self.offsets.copy_(torch.from_numpy(offsets))
-        self.set_warm(torch.from_numpy(count))
+        self.set_warm(torch.tensor(count))
 
     def snapshot(self, user_id: Tensor, seen: Tensor) -> Tensor:
         """(T,) rows of `preferences`: the last snapshot of each user within the first `seen` (T,) items; 0 for none."""

@@ -1,0 +1,71 @@
+"""What a command line says before a parser reads it: configs by their bare names, and overrides."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msmrec.artifacts import InputError
+
+# The repository's; a config elsewhere is named by its path. Installed without the repository, configs/ of the caller.
+CONFIGS = next((d for d in (Path(__file__).parents[2] / "configs", Path("configs")) if d.is_dir()), Path("configs"))
+
+
+def arguments(args: Sequence[str]) -> list[str]:
+    """The words of a command line, every config as a path that exists.
+
+    Raises:
+        InputError: there is no such config.
+    """
+    return [find_config(a) for a in _split_equals(args)]
+
+
+def joined(configs: Sequence[object]) -> str:
+    """What a run of these configs is called: their names, joined by "+"."""
+    return "+".join(Path(str(path)).stem for path in configs)
+
+
+def overrides(args: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values of --key=value and --key value, but for configs."""
+    pairs: list[tuple[str, Any]] = []
+    words = list(args)
+    while words:
+        key, equals, value = words.pop(0).partition("=")
+        if not equals and words:
+            value = words.pop(0)
+        if key != "--config":
+            pairs.append((key.removeprefix("--"), _value(value)))
+    return pairs
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, float, yaml.safe_load):
+        try:
+            return read(text)
+        except (ValueError, yaml.YAMLError):
+            continue
+    return text
+
+
+def _split_equals(args: Sequence[str]) -> list[str]:
+    return [part for a in args for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
+
+
+def find_config(argument: str) -> str:
+    """A bare name of a YAML file is looked for in configs/.
+
+    Raises:
+        InputError: it is not there either.
+    """
+    path = Path(argument)
+    if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
+        if found := next((p for p in (CONFIGS / path, CONFIGS / path.name) if p.exists()), None):
+            return str(found)
+        raise InputError(f"config {argument}: neither here nor in {CONFIGS}/; known: {_known()}")
+    return argument
+
+
+def _known() -> str:
+    return ", ".join(sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.name != "base.yaml"))
