@@ -1,34 +1,28 @@
 """The explorer in a real browser: opens, picks a user, moves a slider, asks for somebody new, by mouse and keyboard."""
 
-import json
 import socket
 from pathlib import Path
 
 import pytest
 from tests.browser import browser_page, screenshot
-from tests.tiny_configs import TINY_DATA, tiny_text
 
-from msmrec.cli import open_run, train
+from msmrec.run_folder import OpenRun
 from msmrec.serving.explore import explorer, launch
 
 pytest.importorskip("gradio", reason="no gradio: pip install 'msmrec[explore]'")
 
 
-def test_the_explorer(tiny_root: Path, cache: Path, tmp_path: Path) -> None:
-    args = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache), "--data.tokens_per_batch=512"]
-    text = f"--model.init_args.text={json.dumps(tiny_text(tiny_root))}"
-    more = ["--trainer.max_epochs=2", "--model.init_args.lr=0.02", "--run_dir", str(tmp_path / "run")]
-    run = open_run(train(["--config", "msmrec_ml100k.yaml", *args, text, *more]))
-    run.data.dataset.items = run.data.dataset.items.with_columns(  # a cached property: HTML in every title
-        title="<img src=x onerror=\"console.error('ran')\">${1+1} " + run.data.dataset.items["title"]
-    )
+def test_the_explorer(runs: dict[str, OpenRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs["msmrec"]
+    titles = "<img src=x onerror=\"console.error('ran')\">${1+1} " + run.data.dataset.items["title"]
+    monkeypatch.setitem(run.data.dataset.__dict__, "items", run.data.dataset.items.with_columns(title=titles))
     page = explorer(run)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launch(page, "127.0.0.1", port, wait=False)
     try:
-        with browser_page() as browser:
+        with browser_page(allow=("/queue/data",)) as browser:  # its client aborts a stream that has ended
             browser.goto(f"http://127.0.0.1:{port}")
             browser.wait_for_selector("#shown li", timeout=30_000)
             first = browser.inner_text("#shown")

@@ -73,7 +73,7 @@ class Explainer:
         if not self.recommender.serves_new_users:
             raise InputError(f"{self.recommender.name} knows the users of its training alone: pick one of them")
         if not items:
-            raise InputError("name at least one film that they liked")
+            raise InputError("name at least one item that they liked")
         size = np.array([len(items)])
         return Histories(np.array(items, np.int64), np.zeros(1, np.int64), size * 0, size)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msmrec.artifacts import InputError
-from msmrec.columns import RAW_ITEM_ID, RAW_USER_ID, TITLE
+from msmrec.columns import RAW_ITEM_ID, RAW_USER_ID, TITLE, YEAR
 from msmrec.media.files import find
 from msmrec.run_folder import OpenRun
 from msmrec.serving.ask_click import ClickAnswers
@@ -79,6 +79,8 @@ class _State:
         self.page = Page(self.explainer.recommender.items, pictures, self.explainer.modalities)
         self.clicks = ClickAnswers(click) if click else None
         self.raw_items = self.explainer.recommender.items[RAW_ITEM_ID].to_list()
+        years = self.explainer.recommender.items[YEAR].drop_nulls()
+        self.years = (years.min(), years.max()) if len(years) else None
         self.users = [str(raw) for raw in self.explainer.dataset.users[RAW_USER_ID].to_list()]
         self.first = next(u for u in self.users if self._has_history(u))
         self.explainer.explain(self.explainer.user(self.first), 10)  # the first one would wait for kernels otherwise
@@ -95,8 +97,14 @@ class _State:
         return self.explainer.liked(who["items"]) if who["new"] else self.explainer.user(who["user"])
 
     def why(self, who: dict[str, Any], k: float, genres: list[str], years: tuple[Any, Any], gate: Any) -> Explanation:
-        """The list and its reasons; see Explainer.explain."""
-        year_from, year_to = (int(year) if year is not None else None for year in years)
+        """The list and its reasons; see Explainer.explain.
+
+        Args:
+            years: bounds; one that is empty or at the end of the catalogue is none, and items without a year pass it.
+        """
+        first, last = self.years or (0, 0)
+        year_from = int(years[0]) if years[0] and years[0] > first else None
+        year_to = int(years[1]) if years[1] and years[1] < last else None
         allowed = self.explainer.recommender.allowed(genres or [], year_from, year_to)
         return self.explainer.explain(self.histories(who), int(k), allowed, gate)
 
@@ -110,34 +118,36 @@ def _blocks(state: _State, run: OpenRun) -> Any:
     with gr.Blocks(title=f"MSMRec: {about}", analytics_enabled=False) as blocks:
         gr.Markdown(f"# {about}")
         who = gr.State({"new": False, "user": state.first, "items": []})
-        with gr.Row():
-            with gr.Column(scale=1, min_width=300):
+        with gr.Row(elem_id="everything"):
+            with gr.Column(scale=1, min_width=300, elem_id="who"):
                 with gr.Tabs():
                     with gr.Tab("A user of the data"):
                         user = gr.Textbox(state.first, label="User id", max_lines=1, elem_id="user")
                         with gr.Row():
                             show = gr.Button("Show", variant="primary", min_width=80)
-                            anyone = gr.Button("Another user", min_width=80)
+                            anyone = gr.Button("Any user", min_width=80)
                     with gr.Tab("Somebody new", visible=new_users):
                         liked = gr.Dropdown(
-                            titles, label="Films that they liked, oldest first: type to search", multiselect=True,
+                            titles, label="Items that they liked, oldest first: type to search", multiselect=True,
                             elem_id="liked",
                         )  # fmt: skip
+            with gr.Column(scale=1, min_width=300, elem_id="how"):
                 with gr.Accordion("Which items", open=True):
-                    k = gr.Slider(5, 50, 10, step=1, label="How many", elem_id="k")
+                    k = gr.Slider(5, 50, 10, step=1, label="How many", elem_id="k", buttons=[])
                     genres = gr.Dropdown(
                         explainer.recommender.genres(), label="Genres (any of)", multiselect=True, elem_id="genres"
                     )
-                    with gr.Row():
-                        year_from = gr.Number(None, label="From year", precision=0, min_width=80)
-                        year_to = gr.Number(None, label="To year", precision=0, min_width=80)
+                    with gr.Row(visible=state.years is not None):
+                        first, last = state.years or (0, 0)  # an empty number would be sent as 0
+                        year_from = gr.Number(first, label="From year", precision=0, min_width=80)
+                        year_to = gr.Number(last, label="To year", precision=0, min_width=80)
                 sliders = []
                 with gr.Accordion("Gate: what each modality weighs", open=True, visible=bool(modalities)):
                     gr.Markdown("The user's own gate sums to 1. Moved weights are used as they are, in scoring.")
                     own = gr.Button("Back to the user's own gate", size="sm", visible=bool(modalities))
                     for name in modalities:
-                        sliders.append(gr.Slider(0, 1, 0, step=0.01, label=name, elem_classes="mm-gate"))
-            with gr.Column(scale=3, min_width=480):
+                        sliders.append(gr.Slider(0, 1, 0, step=0.01, label=name, elem_classes="mm-gate", buttons=[]))
+            with gr.Column(scale=3, min_width=300, elem_id="what"):
                 said = gr.HTML(message(""), elem_id="said")
                 gr.Markdown("## Recommended")
                 shown = gr.HTML(elem_id="shown")
@@ -162,7 +172,7 @@ def _blocks(state: _State, run: OpenRun) -> Any:
             name = "Somebody new" if given["new"] else f"User {given['user']}"
             choices = [(page.title(item), state.raw_items[item - 1]) for item in why.items.tolist()]
             asks = gr.update(choices=choices, value=choices[0][1] if choices else None)
-            line = f"{name}: {len(why.history)} films in the history."
+            line = f"{name}: {len(why.history)} items in the history."
             return [message(line), page.recommendations(why), page.reasons(why), page.history(why), asks], why.gate
 
         def anew(given: dict[str, Any], *chosen: Any) -> list[Any]:

@@ -30,14 +30,23 @@ div.mm-poster { padding: 8px; }
 .mm-history { display: flex; gap: 10px; padding: 0 0 6px; margin: 4px 0; list-style: none; }
 .mm-history li { flex: 0 0 84px; margin: 0; padding: 0; }
 .mm-history .mm-title { font-weight: 400; font-size: 12px; }
-.mm-table { border-collapse: collapse; font-size: 13px; width: 100%; }
-.mm-table th, .mm-table td { padding: 4px 7px; text-align: right; border: 0;
-  border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent); white-space: nowrap; }
-.mm-table th { font-weight: 600; vertical-align: bottom; }
-.mm-table .mm-text { text-align: left; white-space: normal; min-width: 130px; }
-.mm-near { text-align: left !important; white-space: normal !important; min-width: 230px; }
+.mm-table { border-collapse: collapse; border: 0 !important; font-size: 13px; width: 100%; }
+.mm-table th, .mm-table td { padding: 5px 5px !important; text-align: right; border: 0 !important; white-space: nowrap;
+  border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent) !important; vertical-align: middle; }
+.mm-table th { font-weight: 600; }
+.mm-table thead th { font-size: 12px; vertical-align: bottom; }
+.mm-table .mm-text { text-align: left; white-space: normal; min-width: 170px; line-height: 1.35; }
+.mm-table .mm-small { font-weight: 400; margin-top: 2px; }
 .mm-table td { font-variant-numeric: tabular-nums; }
 .mm-message { min-height: 1.4em; }
+#everything { display: grid; gap: 16px 24px; grid-template: "who what" auto "how what" 1fr / 320px minmax(0, 1fr); }
+#who { grid-area: who; } #how { grid-area: how; } #what { grid-area: what; }
+#everything > * { min-width: 0 !important; }
+#what .html-container { padding: 0; }
+@media (max-width: 800px) {
+  #everything { grid-template: "who" "what" "how" / minmax(0, 1fr); }
+  .mm-list { grid-template-columns: repeat(auto-fill, minmax(92px, 1fr)); }
+}
 """
 
 
@@ -126,7 +135,7 @@ class Page:
         scale = max(float(np.abs(why.parts[:, 1:]).max()), 1e-9) if has_parts else 1.0
         body = []
         for place in range(len(why.items)):
-            near = "; ".join(
+            near = ", ".join(
                 f"{escape(self.title(item))} ({cosine:.2f})"
                 for item, cosine in zip(why.near[place].tolist(), why.nearness[place].tolist(), strict=True)
             )
@@ -136,16 +145,15 @@ class Page:
             )
             title = escape(self.title(int(why.items[place])))
             body.append(
-                f'<tr><td>{place + 1}</td><th scope="row" class="mm-text">{title}</th>'
-                f'<td>{why.scores[place]:.2f}</td>{cells}<td class="mm-near">{near}</td></tr>'
+                f'<tr><td>{place + 1}</td><th scope="row" class="mm-text">{title}'
+                f'<div class="mm-small">near {near}</div></th><td>{why.scores[place]:.2f}</td>{cells}</tr>'
             )
         told = "A row sums to its score: what the ID vectors give, and each modality, weighed by the gate. " * has_parts
         return (
-            f'<p class="mm-small">{told}Beside it, the items of the history whose vectors are nearest (cosine).</p>'
+            f'<p class="mm-small">{told}Near: the items of the history whose vectors are nearest (cosine).</p>'
             '<div class="mm-scroll" tabindex="0" role="region" aria-label="Why"><table class="mm-table"><thead><tr>'
-            f'<th scope="col">#</th><th scope="col" class="mm-text">Item</th>{head}'
-            f'<th scope="col" class="mm-near">Nearest in the history</th></tr></thead><tbody>{"".join(body)}</tbody>'
-            "</table></div>"
+            f'<th scope="col">#</th><th scope="col" class="mm-text">Item</th>{head}</tr></thead>'
+            f"<tbody>{''.join(body)}</tbody></table></div>"
         )
 
 

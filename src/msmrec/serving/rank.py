@@ -110,7 +110,7 @@ class Recommender:
         passes = passes & (pl.lit(True) if year_to is None else pl.col(YEAR) <= year_to)
         chosen = self.items.filter(passes)[ITEM_ID].to_numpy()
         if not len(chosen):
-            raise InputError("no item passes --genre, --year_from and --year_to together; widen them")
+            raise InputError("no item passes the genres and years that are asked for; widen them")
         mask = np.zeros(len(self.items) + 1, bool)
         mask[chosen] = True
         return mask
