@@ -12,7 +12,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.evaluation.compare import Cell, compare
-from msmrec.evaluation.run_folders import find_runs
+from msmrec.evaluation.run_folders import find_runs, read_run
 from msmrec.report.page import Missing
 from msmrec.run_folder import dataset_of
 
@@ -30,10 +30,9 @@ class RunFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        found = find_runs([folder])
-        if [run.folder for run in found] != [folder]:
-            raise InputError(f"{folder} holds runs but is none; name one of them, such as {found[0].folder}")
-        self.folder, self.run = folder, found[0]
+        if (first := find_runs([folder])[0].folder) != folder:
+            raise InputError(f"{folder} holds runs but is none; name one of them, such as {first}")
+        self.folder, self.run = folder, read_run(folder)
         path = folder / "config.yaml"
         self.config: dict[str, Any] = yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
 
