@@ -12,13 +12,15 @@ import torch
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
 from msmrec.artifacts import InputError
-from msmrec.cli import build, evaluate, train
+from msmrec.cli import build, evaluate, open_run, train
 from msmrec.columns import TEST
 from msmrec.ctr.head import LlamaCTR
 from msmrec.ctr.language_model import answer_token, load
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE
+from msmrec.serving.ask_click import ClickAnswers
+from msmrec.serving.export_adapter import export_adapter
 
 RALLREC = "rallrec_tiny_ml1m.yaml"
 SOFT = {"profile": "", "entry": "{soft} {rating} {title}", "question": "{soft} {title}"}
@@ -246,3 +248,30 @@ def test_soft_tokens_reach_the_score(world: dict[str, Any], trained: Path) -> No
         model.soft_vectors[batch.target_item] += 3.0
         assert not torch.allclose(first, model.logits(batch))
     assert np.isfinite(first.numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_export_answers_as_the_run(trained: Path, tmp_path: Path) -> None:
+    run = open_run(trained)
+    plain = export_adapter(run, tmp_path / "adapter")
+    names = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "serving.json", "README.md"}
+    assert names <= {str(path.relative_to(tmp_path / "adapter")) for path in (tmp_path / "adapter").rglob("*")}
+    merged = export_adapter(run, tmp_path / "merged", merge=True)
+    assert (plain["merged"], merged["merged"]) == (False, True) and plain["test"] == merged["test"]
+    assert merged["checked"]["largest_difference"] < 1e-5  # float32 on both sides
+    assert merged["checked"]["largest_difference_to_the_run"] < 0.03  # whose weights are int8
+    assert (tmp_path / "merged" / "model" / "tokenizer_config.json").is_file()
+
+
+def test_the_click_model_answers_for_anybody(trained: Path) -> None:
+    clicks = ClickAnswers(open_run(trained))
+    dataset = clicks.data.dataset
+    user, (first, second) = str(dataset.users["raw_user_id"][3]), dataset.items["raw_item_id"][:2].to_list()
+    title = str(dataset.items["title"][0])
+    known, new = clicks.ask(user, [], first), clicks.ask(None, [second], first)
+    assert 0 < known.click < 1 and 0 < new.click < 1 and known.prompt != new.prompt
+    assert title in known.prompt and title in new.prompt and str(dataset.items["title"][1]) in new.prompt
+    with pytest.raises(InputError, match="nothing of this history"):
+        clicks.ask(None, [], first)
+    with pytest.raises(InputError, match="nosuch"):
+        clicks.ask(user, [], "nosuch")

@@ -34,6 +34,7 @@ div.mm-poster { padding: 8px; }
 .mm-table th, .mm-table td { padding: 5px 5px !important; text-align: right; border: 0 !important; white-space: nowrap;
   border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent) !important; vertical-align: middle; }
 .mm-table th { font-weight: 600; }
+.mm-table tr, .mm-table thead, .mm-table tbody { border: 0 !important; }
 .mm-table thead th { font-size: 12px; vertical-align: bottom; }
 .mm-table .mm-text { text-align: left; white-space: normal; min-width: 170px; line-height: 1.35; }
 .mm-table .mm-small { font-weight: 400; margin-top: 2px; }
