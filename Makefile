@@ -12,10 +12,10 @@ $(READY): pyproject.toml
 demo: $(READY)   ## SASRec and MSMRec on a generated dataset, side by side, and what the gate learned
 	$(BIN)/python -m msmrec demo
 
-# One thread: the tests' matrices are tiny, and two threads that wait for each other take several times as long where the
-# machine has other work.
+# Two processes of one thread: the tests' matrices are tiny, and two threads that wait for each other take several times
+# as long where the machine has other work. The files of tests are shared out, so fixtures are made once.
 test: $(READY)   ## everything that can be tested without a GPU
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
