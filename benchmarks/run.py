@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
-PYTORCH = f"torch=={version('torch')}"
+PYTORCH = f"torch=={version('torch').partition('+')[0]}"
 ENVIRONMENTS = {
     "torch": [PYTORCH, "rectools[torch]>=0.19", "torch_geometric>=2.6", "sentence-transformers>=5"],
     # RecBole's newest release needs numpy 1, the scipy of its time, and pkg_resources
