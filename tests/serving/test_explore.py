@@ -47,5 +47,10 @@ def test_the_explorer(runs: dict[str, OpenRun], tmp_path: Path, monkeypatch: pyt
             box.press("Enter")
             browser.wait_for_function("document.querySelector('#said').innerText.includes(\"'<b>nobody</b>'\")")
             screenshot(browser, "explorer", tmp_path)
+
+            browser.get_by_role("tab", name="Somebody new").click()
+            browser.locator("#liked input").press_sequentially(str(run.data.dataset.items["title"][3])[-12:])
+            browser.locator("#liked input").press("Enter")
+            browser.wait_for_function("document.querySelector('#said').innerText === 'Somebody new: a history of 1.'")
     finally:
         page.close(verbose=False)

@@ -172,7 +172,7 @@ def _blocks(state: _State, run: OpenRun) -> Any:
             name = "Somebody new" if given["new"] else f"User {given['user']}"
             choices = [(page.title(item), state.raw_items[item - 1]) for item in why.items.tolist()]
             asks = gr.update(choices=choices, value=choices[0][1] if choices else None)
-            line = f"{name}: {len(why.history)} items in the history."
+            line = f"{name}: a history of {len(why.history)}."
             return [message(line), page.recommendations(why), page.reasons(why), page.history(why), asks], why.gate
 
         def anew(given: dict[str, Any], *chosen: Any) -> list[Any]:

@@ -23,12 +23,12 @@ CSS = """
 .mm-poster { width: 100%; aspect-ratio: 2 / 3; border-radius: 6px; object-fit: cover; display: flex; margin: 0;
   align-items: center; justify-content: center; text-align: center; padding: 0; font-size: 13px; overflow: hidden;
   background: color-mix(in srgb, currentColor 9%, transparent); box-sizing: border-box; }
-div.mm-poster { padding: 8px; }
+div.mm-poster { padding: 8px; overflow-wrap: anywhere; }
 .mm-title { font-weight: 600; font-size: 14px; line-height: 1.3; margin-top: 6px; overflow-wrap: anywhere; }
 .mm-small { font-size: 12.5px; opacity: .8; line-height: 1.35; }
 .mm-scroll { overflow-x: auto; }
 .mm-history { display: flex; gap: 10px; padding: 0 0 6px; margin: 4px 0; list-style: none; }
-.mm-history li { flex: 0 0 84px; margin: 0; padding: 0; }
+.mm-history li { flex: 0 0 84px; width: 84px; min-width: 0; margin: 0; padding: 0; }
 .mm-history .mm-title { font-weight: 400; font-size: 12px; }
 .mm-table { border-collapse: collapse; border: 0 !important; font-size: 13px; width: 100%; }
 .mm-table th, .mm-table td { padding: 5px 5px !important; text-align: right; border: 0 !important; white-space: nowrap;
