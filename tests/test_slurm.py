@@ -264,14 +264,15 @@ def test_two_processes_train_together(slurm: Slurm, tiny_root: Path, cache: Path
     assert alone["test/ndcg@10"] == pytest.approx(metrics(run)["test"]["ndcg@10"], abs=1e-6)
 
 
-def test_two_nodes_train_together(tiny_root: Path, cache: Path, tmp_path: Path) -> None:
+def test_two_nodes_train_together(
+    tiny_root: Path, cache: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Two slurmd of this host: what differs from two hosts is the network between them and a disk of their own."""
     text = tiny_text(tiny_root)
     config = tiny_config("sasrec_ml100k.yaml", tmp_path, text)
     run = tmp_path / "run"
     args = [*tiny_args(tiny_root, cache), "--data.tokens_per_batch=512", "--trainer.accelerator=cpu"]
-    (tmp_path / "cluster").mkdir()
-    with cluster(tmp_path / "cluster", nodes=2) as conf:
+    with cluster(tmp_path_factory.mktemp("two"), nodes=2) as conf:  # a short name: sockets have at most 108 letters
         slurm = Slurm(conf)
         script = ["slurm/train.sbatch", str(config), *args, f"--run_dir={run}"]
         # The nodes' names mean nothing to a resolver here; on a cluster Lightning takes the first one.
