@@ -67,7 +67,7 @@ BENCHMARKS = {
     "load": Benchmark(
         "From the raw file to the first training batch: ML-1M, and 25 million generated ratings",
         3.0,
-        (Peer("load_plain.py"), Peer("load_rectools.py", "torch")),
+        (Peer("load_plain.py", "torch"), Peer("load_rectools.py", "torch")),
     ),
     "lightgcn": Benchmark(
         "An epoch of LightGCN with BPR on ML-1M (dim 64, 3 layers, batch 2048)",

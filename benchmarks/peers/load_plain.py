@@ -25,7 +25,8 @@ class Sequences(Dataset):
 
 def first_batch(path, separator, header):
     columns = ["u", "", "i", "", "r", "", "t"] if separator == ":" else ["u", "i", "r", "t"]
-    frame = pd.read_csv(path, sep=separator, header=header, engine="c", names=columns if header is None else None,
+    names = range(len(columns)) if header is None else None
+    frame = pd.read_csv(path, sep=separator, header=header, engine="c", names=names,
                         usecols=[k for k, c in enumerate(columns) if c])  # fmt: skip
     frame.columns = ["u", "i", "r", "t"]
     while True:  # 5-core
