@@ -20,7 +20,7 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.columns import VAL
-from msmrec.data.batches import batch_sizes, rows_between
+from msmrec.data.batches import batch_sizes, flat_rows, rows_between
 from msmrec.data.prepare import Dataset
 from msmrec.models.modality_gate import masked_softmax
 from msmrec.models.msmrec import MSMRec
@@ -110,7 +110,7 @@ def read_gate(model: MSMRec, dataset: Dataset) -> Gate:
     user_id = np.flatnonzero(end > start)
     start, end = start[user_id], end[user_id]
     offsets = np.concatenate([[0], np.cumsum(end - start)])
-    rows = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
+    _, rows = flat_rows(start, end)
     items, after = over_ranges(model, model.gate_weights, dataset.item_id, start, end)
     users = after[offsets[1:] - 1].copy()
     if len(cut := np.flatnonzero(end - start > model.max_seq_len)):
