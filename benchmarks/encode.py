@@ -5,6 +5,7 @@ Texts are made up of common words, 60 to 130 of them. Hands texts and vectors to
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,15 @@ def main() -> None:
     for name, precision in (("ours", "auto"), ("ours, float32", "float32")):
         encoder = SentenceEncoder(precision=precision)  # type: ignore[arg-type]
         encoder.encode(texts[:8], progress=False)  # loads the model
-        vectors: list[np.ndarray] = []
-        taken = seconds(lambda e=encoder, v=vectors: v.append(e.encode(texts, progress=False)), 2, 0)  # type: ignore
-        np.save(given.work / f"{name}.npy", vectors[0])
+        encode = partial(encoder.encode, texts, progress=False)
+        taken = seconds(encode, 2, 0)
+        np.save(given.work / f"{name}.npy", encode())
         measures = {what: taken}
         if name == "ours":
             with tempfile.TemporaryDirectory() as folder:
-                encode_cached(encoder, texts, Path(folder), progress=False)
-                again = lambda e=encoder: encode_cached(e, texts, Path(folder), progress=False)  # noqa: E731
-                measures[f"{count} texts, a second time"] = seconds(again, 3)  # type: ignore[arg-type]
+                cached = partial(encode_cached, encoder, texts, Path(folder), progress=False)
+                cached()
+                measures[f"{count} texts, a second time"] = seconds(cached, 3)
         emit(
             name,
             measures,

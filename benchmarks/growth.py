@@ -15,6 +15,7 @@ from msmrec.columns import TEST
 from msmrec.data.batches import EvalLoader, TrainLoader
 from msmrec.data.edges import EdgeLoader, training_edges
 from msmrec.metrics.ranking import target_ranks
+from msmrec.models.base import RecModule
 from msmrec.models.lightgcn import LightGCN
 from msmrec.models.sasrec import SASRec
 from msmrec.retrieval.history import relevant_history
@@ -27,13 +28,11 @@ SIZES = {
 CPU = torch.device("cpu")
 
 
-def sasrec_epoch(data: Generated, length: int, batch: int) -> list[float]:
-    torch.manual_seed(0)
-    model = SASRec(data.num_items, max_seq_len=length, temperature=0.05)
+def epoch(model: RecModule, loader: TrainLoader | EdgeLoader, count: int) -> list[float]:
+    """Seconds of all steps, from the first `count` of them."""
     model.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    loader = TrainLoader(data, length, batch, CPU)
-    some = list(islice(loader, 6))
+    some = list(islice(loader, count))
 
     def steps() -> None:
         for k, one in enumerate(some):
@@ -42,6 +41,13 @@ def sasrec_epoch(data: Generated, length: int, batch: int) -> list[float]:
             optimizer.step()
 
     return [second * len(loader) / len(some) for second in seconds(steps, 2)]
+
+
+def sasrec_epoch(data: Generated, length: int, batch: int) -> list[float]:
+    torch.manual_seed(0)
+    model = SASRec(data.num_items, max_seq_len=length, temperature=0.05)
+    loader = TrainLoader(data, length, batch, CPU)
+    return epoch(model, loader, 6)
 
 
 def ranking(data: Generated, length: int, batch: int) -> list[float]:
@@ -62,18 +68,8 @@ def lightgcn_epoch(data: Generated, length: int, batch: int) -> list[float]:
     user, item = training_edges(data)
     model = LightGCN(data.num_users, data.num_items)
     model.set_edges(torch.from_numpy(user), torch.from_numpy(item))
-    model.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     loader = EdgeLoader(data, batch, CPU)
-    some = list(islice(loader, 4))
-
-    def steps() -> None:
-        for k, one in enumerate(some):
-            optimizer.zero_grad()
-            model.training_step(one, k).backward()
-            optimizer.step()
-
-    return [second * len(loader) / len(some) for second in seconds(steps, 2)]
+    return epoch(model, loader, 4)
 
 
 def histories(data: Generated, length: int, batch: int) -> list[float]:

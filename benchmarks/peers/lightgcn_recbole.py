@@ -1,11 +1,8 @@
 """RecBole's LightGCN on the same edges: some steps, scaled to the epoch."""
 
-import time
-
 import numpy as np
-import torch
 from common import arguments, emit, quarters
-from peers.recbole_data import build, write
+from peers.recbole_data import build, step_seconds, write
 
 
 def main():
@@ -17,14 +14,7 @@ def main():
         load_col={"inter": ["user_id", "item_id"]},
         eval_args={"split": {"RS": [0.99, 0.005, 0.005]}, "order": "RO", "group_by": "user", "mode": "full"},
     )  # fmt: skip
-    optimizer, taken = torch.optim.Adam(model.parameters(), 1e-3), []
-    begin = time.perf_counter()
-    for _, batch in zip(range(given.steps + 2), train, strict=False):
-        optimizer.zero_grad()
-        model.calculate_loss(batch).backward()
-        optimizer.step()
-        taken.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
+    taken = step_seconds(model, train, given.steps)
     emit(
         "RecBole",
         {"an epoch, BPR, batches of 2,048": quarters(taken, len(train))},

@@ -1,6 +1,7 @@
 """RecBole on numpy 1 and a current torch: what it needs, and its files from ours."""
 
 import sys
+import time
 
 import numpy as np
 
@@ -32,3 +33,18 @@ def build(model, name, work, **settings):
     dataset = create_dataset(config)
     loaders = data_preparation(config, dataset)
     return config, dataset, loaders, get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
+
+
+def step_seconds(model, train, count):
+    """Seconds of each of the first steps of training, two of warm-up included."""
+    import torch
+
+    optimizer, taken = torch.optim.Adam(model.parameters(), 1e-3), []
+    begin = time.perf_counter()
+    for _, batch in zip(range(count + 2), train, strict=False):
+        optimizer.zero_grad()
+        model.calculate_loss(batch).backward()
+        optimizer.step()
+        taken.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+    return taken

@@ -1,11 +1,9 @@
 """RecBole's SASRec, which trains on a padded row of every prefix: some steps, scaled to the epoch."""
 
-import time
-
 import numpy as np
 import torch
 from common import arguments, emit, quarters, seconds
-from peers.recbole_data import build, write
+from peers.recbole_data import build, step_seconds, write
 from peers.sequences import load
 
 
@@ -21,14 +19,7 @@ def main():
         load_col={"inter": ["user_id", "item_id", "timestamp"]},
         eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
     )  # fmt: skip
-    optimizer, taken = torch.optim.Adam(model.parameters(), 1e-3), []
-    begin = time.perf_counter()
-    for _, batch in zip(range(given.steps + 2), train, strict=False):
-        optimizer.zero_grad()
-        model.calculate_loss(batch).backward()
-        optimizer.step()
-        taken.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
+    taken = step_seconds(model, train, given.steps)
     model.eval()
     batches = []
 
