@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="ours alone")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--root", default=os.environ.get("MSMREC_DATA", "data"), help="folder of the raw datasets")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=Path, help="folder to write to (default: results/, of --quick .work/quick/)")
     parser.add_argument("--limit", type=float, default=1200, help="seconds after which a script is stopped")
     parser.add_argument("--quick", action="store_true", help="tiny generated data, ours alone: does it run at all?")
     args = parser.parse_args()
@@ -217,6 +217,7 @@ def main() -> None:
     if unknown := [name for name in args.name if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
     names = args.name or list(BENCHMARKS)
+    args.results = args.results or HERE / (".work/quick" if args.quick else "results")
     args.results.mkdir(parents=True, exist_ok=True)
     for name in names:
         if args.missing and (args.results / f"{name}.json").is_file():
