@@ -16,7 +16,8 @@ from tests.tiny_configs import tiny_config
 
 from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError
-from msmrec.cli import build, evaluate, train
+from msmrec.cli import build, train
+from msmrec.finished import evaluate
 from msmrec.run_folder import differs
 
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")

@@ -2,17 +2,20 @@
 
 import json
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from tests.tiny_configs import TINY_DATA
 
 from msmrec import cluster
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
+from msmrec.run_folder import wandb_id
 
 
 @pytest.fixture
@@ -61,6 +64,12 @@ def test_upstream_runs_know_nothing_of_the_others(one_of_two: None, monkeypatch:
     monkeypatch.setattr("subprocess.run", run)
     with pytest.raises(InputError, match="exit status 2"):
         cluster.train_alone(["--config", "a.yaml"])
+
+
+def test_a_wandb_id_is_no_number_to_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID("61e49971" * 4))
+    own = wandb_id(tmp_path)
+    assert yaml.safe_load(yaml.safe_dump({"id": own})) == yaml.safe_load(f"id: {own}") == {"id": own}
 
 
 def test_trainings_of_one_process_are_apart_in_wandb(tiny_root: Path, cache: Path, tmp_path: Path) -> None:

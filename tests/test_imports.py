@@ -29,9 +29,11 @@ ORDER = [
     "report",
     "serving",
     "tracking",
+    "classes",
     "cli",
+    "finished",
     "suite",
-    "demo",
+    "verbs",
     "__main__",
 ]
 

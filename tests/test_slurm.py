@@ -16,8 +16,9 @@ from tests.slurm_cluster import cluster
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
 from msmrec.arguments import CONFIGS
-from msmrec.cli import build, evaluate
+from msmrec.cli import build
 from msmrec.evaluation.slices import compare_slices
+from msmrec.finished import evaluate
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {

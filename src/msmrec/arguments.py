@@ -27,6 +27,16 @@ def joined(configs: Sequence[object]) -> str:
     return "+".join(Path(str(path)).stem for path in configs)
 
 
+def layers(name: str) -> list[str]:
+    """The configs of "a+b": b laid over a, each as the name of a file, with or without .yaml before."""
+    return [part if Path(part).suffix else f"{part}.yaml" for part in name.split("+")]
+
+
+def config_words(name: str) -> list[str]:
+    """What a command line says of "a+b"."""
+    return [word for part in layers(name) for word in ("--config", part)]
+
+
 def overrides(args: Sequence[str]) -> list[tuple[str, Any]]:
     """Keys and values of --key=value and --key value, but for configs."""
     pairs: list[tuple[str, Any]] = []

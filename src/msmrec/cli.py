@@ -1,12 +1,10 @@
-"""The command line shared by train.py and evaluate.py: one YAML, one run folder.
+"""The command line: one YAML, one run folder.
 
     python train.py --config msmrec_ml1m.yaml [--model.init_args.lr 0.002] [--run_dir runs/mine]
-    python evaluate.py --run runs/msmrec_ml1m/seed=0 [--split val]
 
 Constructors are the schema: `--help` and `--model.help MSMRec` print every field with its type, default and meaning.
 """
 
-import argparse
 import importlib
 import json
 import logging
@@ -27,44 +25,13 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from msmrec import cluster, run_folder
-from msmrec.arguments import CONFIGS, arguments, find_config, joined
+from msmrec import classes, cluster, run_folder  # noqa: F401 (classes: short names in configs)
+from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers
 from msmrec.artifacts import InputError, atomic_file
-from msmrec.ctr.head import LlamaCTR  # noqa: F401 (named by configs)
-from msmrec.ctr.tiny_llama import TinyLlama  # noqa: F401
 from msmrec.data.datamodule import RecDataModule
-from msmrec.data.sources.amazon import Amazon  # noqa: F401 (named by configs)
-from msmrec.data.sources.bookcrossing import BookCrossing  # noqa: F401
-from msmrec.data.sources.movielens import MovieLens  # noqa: F401
-from msmrec.data.sources.simulated import Simulated  # noqa: F401
-from msmrec.data.sources.table import Table  # noqa: F401
 from msmrec.evaluation.run import Clock, export_vectors, write_results
-from msmrec.llm.local import LocalModel  # noqa: F401
-from msmrec.llm.server import OpenAIServer  # noqa: F401
-from msmrec.media.audio import ItemAudio, MfccStatistics  # noqa: F401
-from msmrec.media.feature_file import FeatureFile  # noqa: F401
-from msmrec.media.genres import GenreFeatures  # noqa: F401
-from msmrec.media.image_networks import ResNet50, TransformersImageEncoder  # noqa: F401
-from msmrec.media.images import ColourAndShape, ItemImages  # noqa: F401
-from msmrec.media.text import TextFeatures  # noqa: F401
 from msmrec.models.base import Module
-from msmrec.models.din import DIN  # noqa: F401
-from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401
-from msmrec.models.kar import KAR  # noqa: F401
-from msmrec.models.lightgcn import LightGCN  # noqa: F401
-from msmrec.models.msmrec import MSMRec  # noqa: F401
-from msmrec.models.popularity import Popularity  # noqa: F401
-from msmrec.models.projector import Projector  # noqa: F401
-from msmrec.models.sasrec import SASRec  # noqa: F401
-from msmrec.recommend.feature_rerank import FeatureReranker  # noqa: F401
-from msmrec.recommend.llm_rerank import LLMReranker  # noqa: F401
-from msmrec.recommend.two_stage import TwoStage  # noqa: F401
 from msmrec.report.run_page import report_of_training
-from msmrec.retrieval.callback import RetrievalCallback  # noqa: F401
-from msmrec.text.encoder import SentenceEncoder, TfidfSvdEncoder, TransformersEncoder  # noqa: F401
-from msmrec.text.extractive import Extractive  # noqa: F401
-from msmrec.text.server_encoder import ServerEncoder  # noqa: F401
-from msmrec.text.writer import LLMWriter  # noqa: F401
 from msmrec.tracking import place_in_wandb, track
 
 
@@ -163,7 +130,7 @@ class RunCLI(LightningCLI):
         monitor = getattr(importlib.import_module(module), name).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
-        self.upstream = {joined(need.split("+")): self._upstream(need) for need in config.needs}
+        self.upstream = {joined(layers(need)): self._upstream(need) for need in config.needs}
         if config.ckpt_path in self.upstream:
             config.ckpt_path = str(self.upstream[config.ckpt_path] / "checkpoints" / "best.ckpt")
         if self.upstream:
@@ -188,9 +155,8 @@ class RunCLI(LightningCLI):
         # A dry run must not leave a run that a real one would take for its upstream.
         runs = Path(config["runs"])
         runs = runs / "dry" if short and runs.name != "dry" else runs
-        run = runs / joined(need.split("+")) / f"seed={seed}"
-        args = [word for part in need.split("+") for word in ("--config", part)]
-        args += [f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
+        run = runs / joined(layers(need)) / f"seed={seed}"
+        args = [*config_words(need), f"--seed_everything={seed}", "--run_dir", str(run), "--runs", str(runs)]
         for key in ("source", "root", "cache", "protocol", "label_above"):
             if data[key] is not None:
                 args += [f"--data.{key}", data[key] if isinstance(data[key], str) else json.dumps(data[key])]
@@ -274,7 +240,7 @@ def train(args: Sequence[str] | None = None) -> Path:
     cli = build(sys.argv[1:] if args is None else args, save=True)
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    ckpt_path = run_folder.unfinished(run, _plain(cli)) or cli.config.ckpt_path
+    ckpt_path = run_folder.unfinished(run, plain_config(cli)) or cli.config.ckpt_path
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
@@ -286,11 +252,13 @@ def train(args: Sequence[str] | None = None) -> Path:
     if not cli.model.trains or (trainer.max_epochs == 0 and not trainer.fast_dev_run):  # type: ignore[attr-defined]
         evaluation = trainer.validate if validates else trainer.test
         # A model as it came, or as another run left it: nothing is trained.
-        _load_safely(ckpt_path, lambda: evaluation(cli.model, ckpt_path=ckpt_path, verbose=False, **checkpointed))
+        run_folder.load_safely(
+            ckpt_path, lambda: evaluation(cli.model, ckpt_path=ckpt_path, verbose=False, **checkpointed)
+        )
         best = str(run / "checkpoints" / "best.ckpt")
         trainer.save_checkpoint(best)
     else:
-        _load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
+        run_folder.load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
         best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -314,96 +282,7 @@ def train(args: Sequence[str] | None = None) -> Path:
     return run
 
 
-def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
-    """Evaluates a run's best checkpoint again and prints its metrics; the run's files stay as they are.
-
-    A config whose model has nothing to train needs no checkpoint: it is evaluated, and leaves a run as train.py does.
-    """
-    parser = argparse.ArgumentParser(description=evaluate.__doc__)
-    parser.add_argument("--run", help="run folder, as train.py left it")
-    parser.add_argument("--config", help="instead of --run: a config, with --ckpt_path where its model is trained")
-    parser.add_argument("--ckpt_path", help="checkpoint; by default the run's checkpoints/best.ckpt")
-    parser.add_argument("--split", choices=["val", "test"], default="test", help="which targets to rank")
-    known, overrides = parser.parse_known_args(args)
-    if known.run:
-        config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
-    elif known.config and known.ckpt_path:
-        config, ckpt = Path(find_config(known.config)), known.ckpt_path
-    elif known.config:
-        return _evaluate_untrained(["--config", known.config, *overrides], known.split)
-    else:
-        raise InputError("evaluate.py needs --run FOLDER, or --config FILE with --ckpt_path FILE")
-    for path in (config, Path(ckpt)):
-        if not path.is_file():
-            raise InputError(f"{path}: not found; was the run trained to its end?")
-    cli = build(["--config", str(config), "--trainer.logger", "false", *overrides], save=False)
-    run = cli.trainer.validate if known.split == "val" else cli.trainer.test
-    result = _load_safely(
-        ckpt, lambda: run(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
-    )
-    metrics = {k: float(v) for k, v in result[0].items()}
-    if cli.trainer.is_global_zero:
-        print(cli.model.report(Path(known.run or known.config), metrics))
-    return metrics
-
-
-def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
-    """Opens a finished run: its model with the best checkpoint's weights, its data, and its record.
-
-    Args:
-        folder: the run's. overrides: as on the command line, e.g. --data.root.
-
-    Raises:
-        InputError: no run, an unfinished one, or a checkpoint that does not fit its config or data.
-    """
-    record, path = run_folder.read_record(folder), folder / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the run's numbers stand, but its model is gone: train it again")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # seed and hardware are a training's news
-    cli = build(["--config", str(folder / "config.yaml"), "--trainer.logger", "false", *overrides], save=False)
-    model, data = cli.model, cli.datamodule
-    assert isinstance(model, Module) and isinstance(data, RecDataModule)
-    data.trainer = model.trainer = cli.trainer
-    cli.trainer.datamodule = data  # type: ignore[attr-defined]
-    checkpoint = _load_safely(str(path), lambda: torch.load(path, map_location=data.place()[0], weights_only=False))
-    model.on_load_checkpoint(checkpoint)
-    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
-        callback.setup(cli.trainer, model, "test")
-    model.setup("test")  # graphs, language models, and room for what the checkpoint holds, as before an evaluation
-    _load_safely(str(path), lambda: model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading))
-    return run_folder.OpenRun(folder, model.to(data.place()[0]).eval(), data, record)
-
-
-def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
-    """The metrics of a config whose model has nothing to train, from its run where that is there."""
-    cli = build(args, save=False)
-    assert isinstance(cli.model, Module)
-    run = Path(cli.config.run_dir)
-    if cli.model.trains:
-        raise InputError(f"{type(cli.model).__name__} is trained: give its --ckpt_path, or --run FOLDER")
-    if not (run / "metrics.json").exists():
-        train(args)
-        return {f"{split}/{k}": v for k, v in json.loads((run / "metrics.json").read_text())[split].items()}
-    if part := run_folder.differs(run, _plain(cli)):
-        raise InputError(f"{run} holds a run with another {part}; remove it, or give another --run_dir")
-    return evaluate(["--run", str(run), "--split", split])
-
-
-def _load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
-    """Runs, and turns a checkpoint that does not fit into one line."""
-    try:
-        return run()
-    except (RuntimeError, OSError) as error:
-        if ckpt_path and "state_dict" in str(error):
-            first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
-            raise InputError(f"{ckpt_path}: not a checkpoint of this config's model ({first[:160]})") from None
-        if ckpt_path and (isinstance(error, OSError) or "zip archive" in str(error) or "Stream" in str(error)):
-            raise InputError(f"{ckpt_path}: not a readable checkpoint; remove it, or name another") from None
-        raise
-
-
-def _plain(cli: RunCLI) -> dict[str, Any]:
+def plain_config(cli: RunCLI) -> dict[str, Any]:
     """The config as config.yaml would hold it."""
     return dict(yaml.safe_load(cli.parser.dump(cli.config, skip_none=False)))
 

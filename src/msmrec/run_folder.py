@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from msmrec.models.base import Module
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A finished run whose model can be asked; `msmrec.cli.open_run` makes one."""
+    """A finished run whose model can be asked; `msmrec.finished.open_run` makes one."""
 
     folder: Path
     model: Module
@@ -95,7 +96,7 @@ def wandb_id(run: Path) -> str:
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if isinstance(logger, dict) and (before := logger.get("init_args", {}).get("id")):
                 return str(before)
-    return uuid.uuid4().hex[:8]
+    return "r" + uuid.uuid4().hex[:7]  # config.yaml keeps it, and YAML reads 61e49971 as a number: infinity
 
 
 def differs(run: Path, config: dict[str, Any]) -> str | None:
@@ -106,6 +107,23 @@ def differs(run: Path, config: dict[str, Any]) -> str | None:
     before = _without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
     now = _without_nulls(config)
     return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
+
+
+def load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
+    """Runs what reads a checkpoint, and turns one that does not fit into one line.
+
+    Raises:
+        InputError: the checkpoint is of another model, or cannot be read.
+    """
+    try:
+        return run()
+    except (RuntimeError, OSError) as error:
+        if ckpt_path and "state_dict" in str(error):
+            first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
+            raise InputError(f"{ckpt_path}: not a checkpoint of this config's model ({first[:160]})") from None
+        if ckpt_path and (isinstance(error, OSError) or "zip archive" in str(error) or "Stream" in str(error)):
+            raise InputError(f"{ckpt_path}: not a readable checkpoint; remove it, or name another") from None
+        raise
 
 
 def _without_nulls(part: Any) -> Any:

@@ -30,8 +30,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-import msmrec.cli
-from msmrec.arguments import CONFIGS, find_config, overrides
+from msmrec import classes
+from msmrec.arguments import CONFIGS, find_config, joined, layers, overrides
 from msmrec.artifacts import InputError
 from msmrec.evaluation.compare import Row, compare
 from msmrec.evaluation.comparison_table import render
@@ -64,7 +64,7 @@ class Line:
         """Name of the dataset, as its configs say."""
         parts = [yaml.safe_load(path.read_text()) for path in self.configs]
         source = [part["data"]["source"] for part in parts if "source" in part.get("data", {})][-1]
-        return str(getattr(msmrec.cli, source["class_path"])(**source.get("init_args", {})).name)
+        return str(getattr(classes, source["class_path"])(**source.get("init_args", {})).name)
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def upstream(tasks: Iterable[Task], runs: Path) -> dict[Path, tuple[float | None
     for task in tasks:
         waiting = _needs(task.line.configs, task.args)
         while waiting:
-            configs = [Path(find_config(part)) for part in waiting.pop().split("+")]
-            name = "+".join(path.stem for path in configs)
+            configs = [Path(find_config(part)) for part in layers(waiting.pop())]
+            name = joined(configs)
             folder = runs / name / f"seed={task.seed}"
             if not (folder / "metrics.json").is_file() and folder not in found:
                 found[folder] = _expected(name, runs, None, "", configs)

@@ -10,16 +10,17 @@ import pytest
 import torch
 from tests.tiny_configs import TINY_DATA, tiny_text
 
-from msmrec import __main__ as verbs
 from msmrec.analysis import removal
 from msmrec.analysis.analyse import analyse, read_analysis
 from msmrec.analysis.gate import gated, read_gate
 from msmrec.analysis.people import user_curve
 from msmrec.artifacts import InputError
 from msmrec.cli import main as guarded
-from msmrec.cli import open_run, train
+from msmrec.cli import train
 from msmrec.columns import TEST
+from msmrec.finished import open_run
 from msmrec.run_folder import OpenRun
+from msmrec.verbs import analyse as analyse_verb
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_the_verb_writes_tables_that_are_read_back(
     runs: Path, run: OpenRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert read_analysis(runs / "msmrec") is None
-    verbs.analyse([str(runs / "msmrec"), "--maps", "tsne", "--map_items", "20", "--resamples", "200"])
+    analyse_verb.main([str(runs / "msmrec"), "--maps", "tsne", "--map_items", "20", "--resamples", "200"])
     printed = capsys.readouterr().out
     assert "| all texts | ndcg@10 |" in printed and "What was planted" in printed
     made = read_analysis(runs / "msmrec")
@@ -135,7 +136,7 @@ def test_user_curve(run: OpenRun) -> None:
 def test_mistakes_are_one_line(runs: Path, run: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     with pytest.raises(SystemExit) as status:
-        guarded(lambda: verbs.analyse([str(runs / "sasrec")]))
+        guarded(lambda: analyse_verb.main([str(runs / "sasrec")]))
     said = capsys.readouterr().err
     assert status.value.code == 2 and said.count("msmrec: ") == 1
     assert said.endswith("SASRec has no modality gate to analyse; name a run of MSMRec\n")
@@ -145,7 +146,7 @@ def test_mistakes_are_one_line(runs: Path, run: OpenRun, tmp_path: Path, capsys:
     (short / "checkpoints" / "best.ckpt").write_bytes((short / "checkpoints" / "best.ckpt").read_bytes()[:5000])
     for folder, why in ((gone, "best.ckpt: not found"), (short, "not a readable checkpoint"), (tmp_path, "no config")):
         with pytest.raises(InputError, match=why) as error:
-            verbs.analyse([str(folder)])
+            analyse_verb.main([str(folder)])
         assert "\n" not in str(error.value)
     for option, why in (
         ("--maps=pca", "no such map"),
@@ -153,7 +154,7 @@ def test_mistakes_are_one_line(runs: Path, run: OpenRun, tmp_path: Path, capsys:
         ("--neighbours=0", "at least 1"),
     ):
         with pytest.raises(InputError, match=why):
-            verbs.analyse([str(runs / "msmrec"), option])
+            analyse_verb.main([str(runs / "msmrec"), option])
     with pytest.raises(InputError, match="no item is popular"):
         analyse(run, popular_above=0.9)
     assert not (runs / "msmrec" / "analysis").exists()  # nothing half done

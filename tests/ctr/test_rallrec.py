@@ -12,12 +12,13 @@ import torch
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
 from msmrec.artifacts import InputError
-from msmrec.cli import build, evaluate, open_run, train
+from msmrec.cli import build, train
 from msmrec.columns import TEST
 from msmrec.ctr.head import LlamaCTR
 from msmrec.ctr.language_model import answer_token, load
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
+from msmrec.finished import evaluate, open_run
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 from msmrec.serving.ask_click import ClickAnswers
 from msmrec.serving.export_adapter import export_adapter

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
-from msmrec import __main__ as verbs
 from msmrec.artifacts import InputError
 from msmrec.evaluation.compare import Comparison, compare
 from msmrec.evaluation.comparison_plot import plot
 from msmrec.evaluation.comparison_table import escape_latex, render
 from msmrec.evaluation.run_folders import find_runs
 from msmrec.evaluation.user_results import UserResults
+from msmrec.verbs import compare as compare_verb
 
 PROTOCOL = {"split": "leave_one_out", "min_user_count": 5, "candidates": "all items"}
 
@@ -149,11 +149,11 @@ def test_what_says_nothing_of_the_test_is_no_difference(tmp_path: Path) -> None:
 def test_a_run_that_is_not_finished_is_a_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "a" / "seed=0", [1, 0])
     write_config(tmp_path / "a" / "seed=1", 1)
-    verbs.compare([str(tmp_path), "--resamples", "100"])
+    compare_verb.main([str(tmp_path), "--resamples", "100"])
     out, err = capsys.readouterr()
     assert "| `a/seed=1` (unfinished: no metrics.json, no epoch done) | - | - | - |" in out
     assert re.fullmatch(r"msmrec: warning: .*seed=1: unfinished.*\n", err)
-    verbs.compare([str(tmp_path / "a" / "seed=1")])  # nothing but gaps is a table too
+    compare_verb.main([str(tmp_path / "a" / "seed=1")])  # nothing but gaps is a table too
     assert "`a/seed=1`" in capsys.readouterr().out
 
 
@@ -305,7 +305,7 @@ def test_plot_without_matplotlib_is_one_line(tmp_path: Path, monkeypatch: pytest
 def test_the_verb_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "a", [1, 0])
     out = tmp_path / "table.csv"
-    verbs.compare([str(tmp_path / "a"), "--metrics", "hit_rate@10", "--format", "csv", "--out", str(out)])
+    compare_verb.main([str(tmp_path / "a"), "--metrics", "hit_rate@10", "--format", "csv", "--out", str(out)])
     assert capsys.readouterr().out == "" and out.read_text().startswith("config,seeds,hit_rate@10,")
     with pytest.raises(InputError, match="at least 100"):
-        verbs.compare([str(tmp_path / "a"), "--resamples", "3"])
+        compare_verb.main([str(tmp_path / "a"), "--resamples", "3"])

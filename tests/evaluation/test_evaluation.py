@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 import yaml
 
-from msmrec import __main__ as verbs
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import Dataset
-from msmrec.demo import run as demo
 from msmrec.evaluation.slices import compare_slices, slices
+from msmrec.verbs import describe, embed, prepare
+from msmrec.verbs.demo import main as demo
 
 
 def write_run(folder: Path, tiny: Dataset, config: str, hit: pl.Expr, seed: int = 0, **model: float) -> Path:
@@ -123,14 +123,14 @@ def test_demo_prints_both_rows_and_the_correlations(
 
 def test_verbs(real_data: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["--config", "msmrec_ml100k.yaml", "--data.root", str(real_data), "--data.cache", str(cache)]
-    verbs.prepare(args)
+    prepare.main(args)
     assert '"num_items": 1349' in capsys.readouterr().out
-    verbs.describe(args)
+    describe.main(args)
     shares = {
         line.split()[0]: float(line.split()[1][:-1]) for line in capsys.readouterr().out.strip().splitlines()[-9:]
     }
     assert shares["narrative"] > 95 and shares["acting"] > 95
-    verbs.embed([*args, "--model.init_args.text.encoder", "TfidfSvdEncoder"])
+    embed.main([*args, "--model.init_args.text.encoder", "TfidfSvdEncoder"])
     assert "(1350, 9, 64) vectors" in capsys.readouterr().out
     with pytest.raises(InputError, match="reads no texts"):
-        verbs.describe(["--config", "sasrec_ml100k.yaml", "--data.root", str(real_data), "--data.cache", str(cache)])
+        describe.main(["--config", "sasrec_ml100k.yaml", "--data.root", str(real_data), "--data.cache", str(cache)])

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from msmrec.artifacts import InputError
-from msmrec.cli import evaluate, train
+from msmrec.cli import train
 from msmrec.columns import TRAIN
 from msmrec.data.batches import EvalLoader
 from msmrec.data.edges import EdgeBatch, EdgeLoader, training_edges
 from msmrec.data.prepare import Dataset
+from msmrec.finished import evaluate
 from msmrec.models.lightgcn import LightGCN, NegativeSampler, bpr_loss, edge_softmax_loss, normalised_graph, propagate
 
 CPU = torch.device("cpu")

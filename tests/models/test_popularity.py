@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from msmrec.artifacts import InputError
-from msmrec.cli import evaluate
 from msmrec.columns import TEST
 from msmrec.data.prepare import Dataset
+from msmrec.finished import evaluate
 
 WORLD = {"num_users": 120, "num_items": 60, "mean_interactions": 14, "num_modalities": 3, "num_aspects": 4}
 

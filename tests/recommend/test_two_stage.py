@@ -13,8 +13,9 @@ import yaml
 from tests.tiny_configs import TINY_DATA, YearFeatures
 
 from msmrec.artifacts import InputError
-from msmrec.cli import evaluate, train
+from msmrec.cli import train
 from msmrec.data.prepare import Dataset
+from msmrec.finished import evaluate
 from msmrec.recommend.rerank import Reranked, Reranker
 from msmrec.recommend.two_stage import TwoStage, Variant
 

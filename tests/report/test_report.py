@@ -12,18 +12,19 @@ import pytest
 from tests.browser import browser_page, screenshot
 from tests.tiny_configs import TINY_DATA, tiny_text
 
-from msmrec.__main__ import compare as compare_verb
-from msmrec.__main__ import report as report_verb
 from msmrec.analysis.analyse import analyse
 from msmrec.artifacts import InputError
-from msmrec.cli import open_run, train
+from msmrec.cli import train
 from msmrec.evaluation.compare import compare
+from msmrec.finished import open_run
 from msmrec.metrics.ctr import ctr_metrics
 from msmrec.report import page as pages
 from msmrec.report.clicks import auc, calibration_error, reliability
 from msmrec.report.page import Figure, Missing, Page, Prose, Table, write_page
 from msmrec.report.run_files import RunFiles
 from msmrec.report.run_page import write_report
+from msmrec.verbs.compare import main as compare_verb
+from msmrec.verbs.report import main as report_verb
 
 EVIL = "<script>document.title='run'</script><img src=x onerror=alert(1)> & Sons"
 

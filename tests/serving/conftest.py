@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tests.tiny_configs import TINY_DATA, tiny_text
 
-from msmrec.cli import open_run, train
+from msmrec.cli import train
+from msmrec.finished import open_run
 from msmrec.run_folder import OpenRun
 
 

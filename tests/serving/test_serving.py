@@ -10,8 +10,6 @@ import polars as pl
 import pytest
 import torch
 
-from msmrec.__main__ import export as export_verb
-from msmrec.__main__ import recommend as recommend_verb
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST
 from msmrec.data.batches import EvalLoader
@@ -21,6 +19,8 @@ from msmrec.serving.explore import refuse_used_port
 from msmrec.serving.export import export, of_export
 from msmrec.serving.page import Page, Posters, message
 from msmrec.serving.rank import dataset_histories, of_run
+from msmrec.verbs.export import main as export_verb
+from msmrec.verbs.recommend import main as recommend_verb
 
 
 def lists(run: Path, *args: str, out: Path) -> pl.DataFrame:
@@ -89,7 +89,7 @@ def test_an_export_recommends_what_the_run_does_without_anything_else(
         "user_id,item_id\n" + "".join(f"{u},{items[u * 3 + i]}\n" for u in range(9) for i in range(u + 1))
     )
     ours = lists(runs[name].folder, "--history", str(history), out=tmp_path / "a.parquet")
-    monkeypatch.setattr("msmrec.cli.open_run", None)
+    monkeypatch.setattr("msmrec.verbs.recommend.open_run", None)
     monkeypatch.setenv("MSMREC_DATA", str(tmp_path / "nowhere"))
     again = lists(out, "--history", str(history), out=tmp_path / "b.parquet")
     assert again.drop("score").equals(ours.drop("score"))

@@ -16,9 +16,9 @@ from tests.llm.fixtures import SAID
 from tests.llm.proxy import FaultProxy
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
-from msmrec import __main__ as verbs
 from msmrec.artifacts import InputError
 from msmrec.llm.answers import Answers
+from msmrec.verbs import describe, faithfulness
 
 
 def arguments(folder: Path, cache: Path, root: Path, url: str, model: Path, **server: Any) -> list[str]:
@@ -42,16 +42,16 @@ def test_plan_then_texts_then_nothing_to_ask(
     proxy: FaultProxy, chat_model: Path, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = arguments(tmp_path, tmp_path / "cache", tiny_root, proxy.url, chat_model)
-    verbs.describe([*args, "--dry-run"])
+    describe.main([*args, "--dry-run"])
     plan = capsys.readouterr().out
     assert " requests to send, 0 answered before" in plan and "$" in plan and not proxy.seen
     count = int(plan.split(" requests")[0].splitlines()[-1])
-    verbs.describe(args)
+    describe.main(args)
     printed = capsys.readouterr().out
     assert "narrative    100.0%" in printed and "acting         0.0%" in printed  # SAID says nothing of it
     assert len(proxy.seen) == count
-    verbs.describe(args)  # the folder is there
-    verbs.describe([*args, "--dry-run"])
+    describe.main(args)  # the folder is there
+    describe.main([*args, "--dry-run"])
     assert f"0 requests to send, {count} answered before" in capsys.readouterr().out
     assert len(proxy.seen) == count
 
@@ -73,7 +73,7 @@ def test_a_killed_run_asks_only_for_the_rest(
     assert not list((tmp_path / "cache" / "texts").glob("[!.]*"))  # nothing half-written
     proxy.faults = lambda number, body: "pass"
     proxy.seen.clear()
-    verbs.describe(args)
+    describe.main(args)
     (folder,) = (tmp_path / "cache" / "texts").glob("[!.]*")
     texts = pl.read_parquet(folder / "texts-*.parquet")
     assert set(texts.filter(pl.col("modality") == "narrative")["text"]) == {SAID["narrative"]}
@@ -85,7 +85,7 @@ def test_failures_leave_extractive_texts_and_retry_asks_for_them_again(
 ) -> None:
     proxy.faults = lambda number, body: "500:down" if 5 <= number <= 7 else "400:too long" if number == 9 else "pass"
     args = arguments(tmp_path, tmp_path / "cache", tiny_root, proxy.url, chat_model, in_flight=1, max_retries=0)
-    verbs.describe(args)
+    describe.main(args)
     printed = capsys.readouterr().out
     assert (
         "3 items: extractive: server: InternalServerError" in printed
@@ -93,7 +93,7 @@ def test_failures_leave_extractive_texts_and_retry_asks_for_them_again(
     )
     asked = len(proxy.seen)
     proxy.faults = lambda number, body: "pass"
-    verbs.describe([*args, "--retry"])
+    describe.main([*args, "--retry"])
     assert "extractive" not in capsys.readouterr().out and len(proxy.seen) == asked + 4
 
 
@@ -106,11 +106,11 @@ def test_the_judge_is_asked_by_the_verb(
     proxy.faults = lambda number, body: "canned"
     path = tiny_config("msmrec_ml100k.yaml", tmp_path, tiny_text(tiny_root))
     overrides = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(tmp_path / "cache")]
-    verbs.faithfulness([str(path), "--judge", "m", "--judge_items", "7", *overrides])
+    faithfulness.main([str(path), "--judge", "m", "--judge_items", "7", *overrides])
     printed = capsys.readouterr().out
     assert "m on" in printed and "| narrative | 7 | 2.000 | 0 |" in printed and "| set | 7 | 0.000 | 0 |" in printed
     with pytest.raises(InputError, match="nowhere"):
-        verbs.faithfulness([f"{path}+nowhere", *overrides])
+        faithfulness.main([f"{path}+nowhere", *overrides])
 
 
 def test_overlays_of_texts_parse_with_a_run(real_data: Path, tmp_path: Path) -> None:

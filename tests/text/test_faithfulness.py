@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 from tests.tiny_configs import TINY_DATA, tiny_config
 
-from msmrec import __main__ as verbs
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import SplitProtocol, prepare
 from msmrec.data.sources.movielens import MovieLens
@@ -23,6 +22,8 @@ from msmrec.text.faithfulness import (
 from msmrec.text.item_text import ItemText
 from msmrec.text.modalities import MOVIE_MODALITIES
 from msmrec.text.verbatim import not_verbatim
+from msmrec.verbs import agreement as agreement_verb
+from msmrec.verbs import faithfulness as faithfulness_verb
 
 ITEMS = pl.DataFrame(
     {
@@ -186,7 +187,7 @@ def test_verbs(tiny_root: Path, cache: Path, tmp_path: Path, capsys: pytest.Capt
         configs.append(str(tiny_config("msmrec_ml100k.yaml", tmp_path / name, {**text, "generator": generator})))
     places = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache)]
     out, sheet = tmp_path / "scores.parquet", tmp_path / "sheet.csv"
-    verbs.faithfulness([*configs, "--out", str(out), "--sheet", str(sheet), "--sheet_rows", "6", *places])
+    faithfulness_verb.main([*configs, "--out", str(out), "--sheet", str(sheet), "--sheet_rows", "6", *places])
     printed = capsys.readouterr().out
     assert printed.count("| all |") == 2 and f"{sheet}: 12 texts to rate" in printed
     scores = pl.read_parquet(out)
@@ -196,11 +197,13 @@ def test_verbs(tiny_root: Path, cache: Path, tmp_path: Path, capsys: pytest.Capt
     for rater, rating in (("anna", 4), ("bo", 5)):
         filled = pl.read_csv(sheet).with_columns(factual=pl.lit(rating), useful=pl.int_range(pl.len()) % 5 + 1)
         filled.write_csv(tmp_path / f"{rater}.csv")
-    verbs.agreement([str(tmp_path / "anna.csv"), str(tmp_path / "bo.csv"), "--key", str(sheet.with_suffix(".key.csv"))])
+    agreement_verb.main(
+        [str(tmp_path / "anna.csv"), str(tmp_path / "bo.csv"), "--key", str(sheet.with_suffix(".key.csv"))]
+    )
     printed = capsys.readouterr().out
     assert "| useful | 1.000 | 2 | 12 |" in printed and f"| {configs[0]} | 2 | 12 | 4.500 |" in printed
     with pytest.raises(InputError, match="reads no texts"):
-        verbs.faithfulness(["sasrec_ml100k", *places])
+        faithfulness_verb.main(["sasrec_ml100k", *places])
 
 
 # ML-1M

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import polars as pl
 import yaml
 
+from msmrec.arguments import layers
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import SplitProtocol
 
@@ -263,7 +264,7 @@ def _cut(group: Group, configs: Path | None) -> list[str]:
 
 def _declared_epochs(config: str, configs: Path | None) -> int | None:
     """trainer.max_epochs as the config's own files say, which later ones override; "a+b" is b laid over a."""
-    files = [sorted(configs.rglob(f"{part}.yaml")) for part in ("base", *config.split("+"))] if configs else []
+    files = [sorted(configs.rglob(part)) for part in layers(f"base+{config}")] if configs else []
     if not all(files):
         return None  # a config from elsewhere
     declared = None

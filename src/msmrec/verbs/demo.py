@@ -14,11 +14,12 @@ import polars as pl
 from msmrec.analysis.gate import gated, read_gate
 from msmrec.analysis.people import weight_table
 from msmrec.analysis.planted import rank_correlations, within_user_correlation
-from msmrec.cli import build, open_run, train
+from msmrec.cli import build, train
 from msmrec.data.sources.simulated import Simulated
+from msmrec.finished import open_run
 
 
-def run(args: Sequence[str] = ()) -> dict[str, float]:
+def main(args: Sequence[str] = ()) -> dict[str, float]:
     """Trains, prints both rows and the correlations, and returns the correlations by modality.
 
     Args:

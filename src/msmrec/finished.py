@@ -1,0 +1,93 @@
+"""A finished run: evaluated again, or opened to be asked."""
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from msmrec import run_folder
+from msmrec.arguments import find_config
+from msmrec.artifacts import InputError
+from msmrec.cli import build, plain_config, train
+from msmrec.data.datamodule import RecDataModule
+from msmrec.models.base import Module
+from msmrec.run_folder import load_safely
+
+
+def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
+    """Evaluates a run's best checkpoint again and prints its metrics; the run's files stay as they are.
+
+    A config whose model has nothing to train needs no checkpoint: it is evaluated, and leaves a run as train.py does.
+    """
+    parser = argparse.ArgumentParser(description=evaluate.__doc__)
+    parser.add_argument("--run", help="run folder, as train.py left it")
+    parser.add_argument("--config", help="instead of --run: a config, with --ckpt_path where its model is trained")
+    parser.add_argument("--ckpt_path", help="checkpoint; by default the run's checkpoints/best.ckpt")
+    parser.add_argument("--split", choices=["val", "test"], default="test", help="which targets to rank")
+    known, overrides = parser.parse_known_args(args)
+    if known.run:
+        config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
+    elif known.config and known.ckpt_path:
+        config, ckpt = Path(find_config(known.config)), known.ckpt_path
+    elif known.config:
+        return _evaluate_untrained(["--config", known.config, *overrides], known.split)
+    else:
+        raise InputError("evaluate.py needs --run FOLDER, or --config FILE with --ckpt_path FILE")
+    for path in (config, Path(ckpt)):
+        if not path.is_file():
+            raise InputError(f"{path}: not found; was the run trained to its end?")
+    cli = build(["--config", str(config), "--trainer.logger", "false", *overrides], save=False)
+    run = cli.trainer.validate if known.split == "val" else cli.trainer.test
+    result = load_safely(
+        ckpt, lambda: run(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
+    )
+    metrics = {k: float(v) for k, v in result[0].items()}
+    if cli.trainer.is_global_zero:
+        print(cli.model.report(Path(known.run or known.config), metrics))
+    return metrics
+
+
+def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
+    """Opens a finished run: its model with the best checkpoint's weights, its data, and its record.
+
+    Args:
+        folder: the run's. overrides: as on the command line, e.g. --data.root.
+
+    Raises:
+        InputError: no run, an unfinished one, or a checkpoint that does not fit its config or data.
+    """
+    record, path = run_folder.read_record(folder), folder / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise InputError(f"{path}: not found; the run's numbers stand, but its model is gone: train it again")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # seed and hardware are a training's news
+    cli = build(["--config", str(folder / "config.yaml"), "--trainer.logger", "false", *overrides], save=False)
+    model, data = cli.model, cli.datamodule
+    assert isinstance(model, Module) and isinstance(data, RecDataModule)
+    data.trainer = model.trainer = cli.trainer
+    cli.trainer.datamodule = data  # type: ignore[attr-defined]
+    checkpoint = load_safely(str(path), lambda: torch.load(path, map_location=data.place()[0], weights_only=False))
+    model.on_load_checkpoint(checkpoint)
+    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
+        callback.setup(cli.trainer, model, "test")
+    model.setup("test")  # graphs, language models, and room for what the checkpoint holds, as before an evaluation
+    load_safely(str(path), lambda: model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading))
+    return run_folder.OpenRun(folder, model.to(data.place()[0]).eval(), data, record)
+
+
+def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
+    """The metrics of a config whose model has nothing to train, from its run where that is there."""
+    cli = build(args, save=False)
+    assert isinstance(cli.model, Module)
+    run = Path(cli.config.run_dir)
+    if cli.model.trains:
+        raise InputError(f"{type(cli.model).__name__} is trained: give its --ckpt_path, or --run FOLDER")
+    if not (run / "metrics.json").exists():
+        train(args)
+        return {f"{split}/{k}": v for k, v in json.loads((run / "metrics.json").read_text())[split].items()}
+    if part := run_folder.differs(run, plain_config(cli)):
+        raise InputError(f"{run} holds a run with another {part}; remove it, or give another --run_dir")
+    return evaluate(["--run", str(run), "--split", split])

@@ -1,0 +1,68 @@
+"""The best items that users have not seen.
+
+Reads a finished run, or a folder that export wrote, and changes nothing in it. Other arguments go to the run's config,
+such as --data.root DIR.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from msmrec.artifacts import InputError
+from msmrec.columns import TEST, VAL
+from msmrec.finished import open_run
+from msmrec.serving.export import is_export, of_export
+from msmrec.serving.rank import of_run
+from msmrec.serving.recommend import checked, recommend, write_table
+from msmrec.serving.requests import read_histories, read_users
+
+
+def main(args: Sequence[str]) -> None:
+    """Writes or prints the lists; what was left out goes to stderr, a line each."""
+    parser = argparse.ArgumentParser(prog="msmrec recommend", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--run", required=True, type=Path, help="run folder, or an exported one")
+    whom = parser.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--users", type=Path, help="users of the dataset: a file with a column raw_user_id, or .txt")
+    whom.add_argument(
+        "--history", type=Path, help="new users: raw_user_id, raw_item_id and perhaps timestamp, a row each"
+    )
+    parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
+    parser.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl file to write, instead of printing CSV")
+    parser.add_argument("--split", choices=["val", "test"], help="rank as an evaluation of this part does, from the"
+                        " history before it; by default the whole history is seen and read")  # fmt: skip
+    parser.add_argument("--genre", action="append", default=[], help="items of this genre only; again for more of them")
+    parser.add_argument("--year_from", type=int, help="items of this year and later only")
+    parser.add_argument("--year_to", type=int, help="items of this year and earlier only")
+    parser.add_argument(
+        "--fallback", choices=["popular"], help="what users without a known item get (default: nothing)"
+    )
+    given, overrides = parser.parse_known_args(args)
+    if given.out:
+        checked(given.out)
+    for file in filter(None, (given.users, given.history)):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file")
+    if exported := is_export(given.run):
+        if given.users:
+            raise InputError(f"{given.run} is an export, which knows no users: give what they have seen by --history")
+        recommender = of_export(given.run)
+    else:
+        run = open_run(given.run, overrides)
+        recommender = of_run(run)
+    if given.history and given.split:
+        raise InputError("--split is about the dataset's users: it goes with --users")
+    if given.history or exported:
+        requests = read_histories(given.history, recommender.items)
+    else:
+        before = {"val": VAL, "test": TEST}[given.split] if given.split else None
+        requests = read_users(given.users, run.data.dataset, before)
+    allowed = recommender.allowed(given.genre, given.year_from, given.year_to)
+    table, notes = recommend(recommender, requests, given.k, allowed, given.fallback == "popular")
+    for note in notes:
+        print(f"msmrec: {note}", file=sys.stderr)
+    if given.out:
+        write_table(table, given.out)
+        print(f"{given.out}: {len(table):,} rows for {table['raw_user_id'].n_unique():,} users")
+    else:
+        print(table.write_csv(), end="")
