@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_readmes_commands_exist() -> None:
-    text = (ROOT / "README.md").read_text()
+    text = "\n".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^make (\w+)", text, re.M))
     assert {"demo", "test"} <= targets
@@ -21,6 +21,11 @@ def test_the_readmes_commands_exist() -> None:
         assert (CONFIGS / config).is_file(), config
     for script in set(re.findall(r"python (\w+\.py)", text)):
         assert (ROOT / script).is_file(), script
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links and all((ROOT / link).is_file() for link in links)
 
 
 def test_ci_runs_the_tests() -> None:

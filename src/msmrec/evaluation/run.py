@@ -71,7 +71,7 @@ def write_results(
     test: dict[str, float],
     clock: Clock,
 ) -> None:
-    """Writes per_user.parquet, predictions.parquet for click models, and metrics.json; see the README."""
+    """Writes per_user.parquet, predictions.parquet for click models, and metrics.json; see docs/how_it_works.md."""
     info = data.dataset.info
     if model.results:
         # What a user's list does not determine is null, not NaN: polars would take NaN for the largest number.
