@@ -3,13 +3,16 @@
     python benchmarks/fusion.py [--items 10000] [--pictures DIR]
 
 For `--items` items with 2,048 and 384 numbers that share 40 directions, of which a tenth lacks the first modality:
-seconds to fit each kind of fusion and to transform all items. With `--pictures`, a folder of pictures: pictures a
-second through ColourAndShape in one process. Prints wall and CPU seconds: CPU seconds do not count other
-processes, but threads that wait for a busy core do count: on a busy machine set OMP_NUM_THREADS=1.
+seconds to fit each kind of fusion and to transform all items. Then a folder of pictures (ML-1M's posters under
+MSMREC_DATA, where they are) through ColourAndShape and through a ResNet-50 with random weights, which cost what
+trained ones do. Prints wall and CPU seconds: CPU seconds do not count other processes, but threads that wait for a
+busy core do count: on a busy machine set OMP_NUM_THREADS=1.
 """
 
 import argparse
+import json
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +20,8 @@ import numpy as np
 
 from msmrec.fusion import Fusion, Kind
 from msmrec.media.features import Features
-from msmrec.media.images import ColourAndShape, ItemImages
+from msmrec.media.image_networks import CROP, MEAN, STD, TransformersImageEncoder
+from msmrec.media.images import ColourAndShape, ImageEncoder, ItemImages
 
 WIDTHS, SHARED = (2048, 384), 40
 
@@ -35,10 +39,22 @@ def two_modalities(num_items: int, seed: int = 0) -> list[Features]:
     return features
 
 
+def random_resnet50(folder: Path) -> ImageEncoder:
+    """microsoft/resnet-50 with random weights, in `folder`."""
+    from transformers import ResNetConfig, ResNetModel
+
+    ResNetModel(ResNetConfig()).save_pretrained(folder)  # the configuration's defaults are ResNet-50
+    about = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": CROP}, "crop_pct": 0.875}
+    about |= {"image_mean": MEAN.tolist(), "image_std": STD.tolist(), "do_resize": True, "do_normalize": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    return TransformersImageEncoder(str(folder))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--items", type=int, default=10_000)
-    parser.add_argument("--pictures", type=Path)
+    posters = Path(os.environ.get("MSMREC_DATA", "data")) / "posters" / "ml-1m"
+    parser.add_argument("--pictures", type=Path, default=posters if posters.is_dir() else None)
     args = parser.parse_args()
     features = two_modalities(args.items)
     train = np.random.default_rng(1).random(args.items + 1) < 0.95
@@ -58,12 +74,16 @@ def main() -> None:
         print(f"| {kind}{note} | {wall:.1f} | {cpu:.1f} | {done:.2f} | {fused.vectors.shape[1]} |", flush=True)
     if args.pictures:
         paths = sorted(path for path in args.pictures.iterdir() if path.suffix.lower() in ItemImages.suffixes)
-        ColourAndShape().encode(paths[:8])  # imports apart
-        wall, cpu = time.perf_counter(), time.process_time()
-        vectors = ColourAndShape().encode(paths)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(f"\n{len(vectors):,} pictures, {vectors.shape[1]} numbers: {wall:.1f} s, {cpu:.1f} CPU s, ", end="")
-        print(f"{len(vectors) / wall:,.0f} a second; {int(np.isnan(vectors).any(1).sum())} cannot be read")
+        with tempfile.TemporaryDirectory() as folder:
+            encoders = {"ColourAndShape": ColourAndShape(), "ResNet-50": random_resnet50(Path(folder))}
+            print("\n| pictures | numbers | s | CPU s | a second | unreadable |\n|:--|--:|--:|--:|--:|--:|", flush=True)
+            for name, encoder in encoders.items():
+                encoder.encode(paths[:8])  # imports apart
+                wall, cpu = time.perf_counter(), time.process_time()
+                vectors = encoder.encode(paths)
+                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+                bad = int(np.isnan(vectors).any(1).sum())
+                print(f"| {name} | {vectors.shape[1]} | {wall:.1f} | {cpu:.1f} | {len(paths) / wall:,.0f} | {bad} |")
 
 
 if __name__ == "__main__":

@@ -150,8 +150,10 @@ class LlamaCTR(ClickModule):
     # -- samples ------------------------------------------------------------------------------------------------------
 
     def train_rows(self, data: RecDataModule, epoch: int) -> np.ndarray:
-        """(S,) samples of an epoch: the same ones, or the next of one long shuffle, in which those that share stay
-        together."""
+        """(S,) samples of an epoch: the same ones, or the next of one long shuffle (`resample`).
+
+        Those that may share a sequence stay together.
+        """
         rows = sample_rows(data.dataset, TRAIN)
         group = self.retriever.groups(data, rows)
         place = np.argsort(np.random.default_rng(data.seed).permutation(int(group.max(initial=-1)) + 1))

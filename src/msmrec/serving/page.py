@@ -21,7 +21,7 @@ CSS = """
   margin: 4px 0; list-style: none; }
 .mm-list li { margin: 0; padding: 0; }
 .mm-poster { width: 100%; aspect-ratio: 2 / 3; border-radius: 6px; object-fit: cover; display: flex; margin: 0;
-  align-items: center; justify-content: center; text-align: center; padding: 0; font-size: 13px; overflow: hidden;
+  align-items: safe center; justify-content: center; text-align: center; padding: 0; font-size: 13px; overflow: hidden;
   background: color-mix(in srgb, currentColor 9%, transparent); box-sizing: border-box; }
 div.mm-poster { padding: 8px; overflow-wrap: anywhere; }
 .mm-title { font-weight: 600; font-size: 14px; line-height: 1.3; margin-top: 6px; overflow-wrap: anywhere; }
@@ -29,6 +29,7 @@ div.mm-poster { padding: 8px; overflow-wrap: anywhere; }
 .mm-scroll { overflow-x: auto; }
 .mm-history { display: flex; gap: 10px; padding: 0 0 6px; margin: 4px 0; list-style: none; }
 .mm-history li { flex: 0 0 84px; width: 84px; min-width: 0; margin: 0; padding: 0; }
+.mm-history div.mm-poster { font-size: 11px; padding: 4px; }
 .mm-history .mm-title { font-weight: 400; font-size: 12px; }
 .mm-table { border-collapse: collapse; border: 0 !important; font-size: 13px; width: 100%; }
 .mm-table th, .mm-table td { padding: 5px 5px !important; text-align: right; border: 0 !important; white-space: nowrap;
@@ -63,7 +64,9 @@ class Posters:
         self.paths = {path.stem: path for path in files if path.suffix.lower() in SUFFIXES}
 
     def html(self, raw_item_id: object, title: str, alt: str = "") -> str:
-        """The picture, inside the page itself, or the title on a plain card."""
+        """The picture, inside the page itself; the title on a plain card; nothing where no item has a picture."""
+        if not self.paths:
+            return ""
         path = self.paths.get(str(raw_item_id))
         try:
             data = base64.b64encode(path.read_bytes()).decode() if path else ""
