@@ -30,6 +30,7 @@ ORDER = [
     "serving",
     "tracking",
     "classes",
+    "parser_errors",
     "cli",
     "finished",
     "suite",

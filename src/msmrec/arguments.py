@@ -1,5 +1,6 @@
 """What a command line says before a parser reads it: configs by their bare names, and overrides."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,26 @@ def arguments(args: Sequence[str]) -> list[str]:
     """The words of a command line, every config as a path that exists.
 
     Raises:
-        InputError: there is no such config.
+        InputError: there is no such config, or it is no YAML of keys and values.
     """
-    return [find_config(a) for a in _split_equals(args)]
+    words = [find_config(a) for a in _split_equals(args)]
+    for before, word in itertools.pairwise(words):
+        if before == "--config":
+            _check(Path(word))
+    return words
+
+
+def _check(path: Path) -> None:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"config {path}{where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"config {path}: {'is empty' if content is None else 'holds no keys'}; see configs/ for some")
 
 
 def joined(configs: Sequence[object]) -> str:

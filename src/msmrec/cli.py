@@ -31,6 +31,7 @@ from msmrec.artifacts import InputError, atomic_file
 from msmrec.data.datamodule import RecDataModule
 from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.models.base import Module
+from msmrec.parser_errors import explain
 from msmrec.report.run_page import report_of_training
 from msmrec.tracking import place_in_wandb, track
 
@@ -220,7 +221,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
             },
         )
     except (ArgumentError, ParserError) as error:
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(explain(error)) from None
     except ValueError as error:  # the parser wraps what a constructor raised in a report of its own
         cause: BaseException | None = error
         while cause and not isinstance(cause, InputError):

@@ -1,0 +1,89 @@
+"""What the parser says of a mistake in a config, in a sentence.
+
+jsonargparse reports a value in a nested constructor with everything that it tried: the unions, their members, the dump
+of what was given. Here it becomes `model.text.noise.kind: swp is none of swap, truncate, corrupt`.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+
+from msmrec import classes
+
+KEY = re.compile(r'Parser key "([^"]+)"')
+OWNER = re.compile(r"Problem with given class_path '([^']+)'")
+BASE = re.compile(r"Subtypes: \[<class '([^']+)'>")
+GROUPS = {
+    "trainer": "lightning.pytorch.Trainer",
+    "data": "msmrec.data.datamodule.RecDataModule",
+    "data.protocol": "msmrec.data.prepare.SplitProtocol",
+    "checkpoint": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "early_stopping": "lightning.pytorch.callbacks.EarlyStopping",
+}
+TOP = ["model", "data", "trainer", "seed_everything", "run_dir", "runs", "needs", "ckpt_path", "upload_checkpoint"]
+TOP += ["checkpoint", "early_stopping"]
+LEAVES = (
+    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<member>[^']+)'"),
+    re.compile(r"unrecognized arguments: --(?P<argument>[\w.+]+)"),
+    re.compile(r"Unexpected config: (?P<argument>[\w.]+)"),
+    re.compile(r"Option '(?P<option>[^']+)' is not accepted"),
+    re.compile(r"Expected a dot import path string: (?P<unknown>\S+)"),
+    re.compile(r"Expected a typing\.Literal\[(?P<choices>.*?)\]\. Got value: (?P<value>.*?)(?= - Expected a |$)"),
+    re.compile(r"Expected a (?:<class '(?P<type>[\w.]+)'>|(?P<shape>[\w ]+))\. Got value: (?P<value>.*?)(?= - Exp|$)"),
+    re.compile(r"Errors: (?P<tried>(?:- Expected a <class '\w+'> )+)Given value type: .* Given value: (?P<value>.*)$"),
+)
+
+
+def explain(error: Exception) -> str:
+    """The key, what is wrong with it and what would be right; the parser's own words where it says something else."""
+    text = " ".join(str(error).split())
+    found = [leaf for pattern in LEAVES if (leaf := pattern.search(text))]
+    if not found:
+        return text
+    leaf = min(found, key=lambda match: match.start())
+    before, said = text[: leaf.start()], leaf.groupdict()
+    key, owner = ".".join(KEY.findall(before)), ["", *OWNER.findall(before)][-1]
+    if not owner and {"member", "argument", "option"} & set(said):
+        key = f"{said['group']}.{said['member']}" if "member" in said else said.get("argument") or said["option"]
+        group, _, member = key.rpartition(".")
+        if group not in GROUPS:
+            return f"{key}: there is no such key{_instead(key.partition('.')[0], TOP)}"
+        return f"{key}: there is no such key{_instead(member, _options(GROUPS[group]))}"
+    if "option" in said:
+        return f"{key}: {owner.rpartition('.')[2]} has no {said['option']}{_instead(said['option'], _options(owner))}"
+    if "unknown" in said:
+        known = ", ".join(_subclasses(["", *BASE.findall(before)][-1]))
+        return f"{key}: there is no {said['unknown']}" + (f"; known: {known}" if known else "")
+    if "choices" in said:
+        return f"{key}: {said['value']} is none of {said['choices'].replace(chr(39), '')}"
+    kinds = " or ".join(re.findall(r"<class '(\w+)'>", said.get("tried") or "")) or said.get("type") or said["shape"]
+    return f"{key}: {said['value']} is no {kinds}"
+
+
+def _named(path: str) -> type | None:
+    module, _, name = path.rpartition(".")
+    found = getattr(importlib.import_module(module), name, None) if module else None
+    return found if isinstance(found, type) else None
+
+
+def _options(path: str) -> list[str]:
+    """Parameters of a class's constructor and, where it passes them on, of its bases'."""
+    mro = inspect.getmro(owner) if (owner := _named(path)) else ()
+    names = [name for c in mro if "__init__" in vars(c) for name in inspect.signature(vars(c)["__init__"]).parameters]
+    return [name for name in dict.fromkeys(names) if name not in ("self", "args", "kwargs")]
+
+
+def _instead(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; it has: {', '.join(known)}" if known else ""
+
+
+def _subclasses(path: str) -> list[str]:
+    """Names of the classes that can be given where this one is asked for."""
+    waiting, names = [base] if (base := _named(path)) else [], []
+    while waiting:
+        one = waiting.pop()
+        waiting += one.__subclasses__()
+        names += [] if inspect.isabstract(one) else [one.__name__]
+    return sorted({name for name in names if hasattr(classes, name)} or set(names))

@@ -1,0 +1,72 @@
+"""A mistake in a config is a sentence that names the key, what is wrong and what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from msmrec.artifacts import InputError
+from msmrec.cli import build
+from msmrec.parser_errors import explain
+
+SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "sentence"),
+    [
+        (SASREC, ["--model.init_args.drpout", "0.1"], "model: SASRec has no drpout; did you mean dropout?"),
+        (SASREC, ["--model.init_args.dropout", "x"], "model.dropout: x is no float"),
+        (SASREC, ["--data.max_seq_len", "abc"], "data.max_seq_len: abc is no int"),
+        (SASREC, ["--seed_everything", "x"], "seed_everything: x is no bool or int"),
+        (SASREC, ["--data.protocol.ratios", "[1,2]"], "data.protocol.ratios: [1, 2] is no tuple with 3 elements"),
+        (SASREC, ["--trainer.max_epoch=3"], "trainer.max_epoch: there is no such key; did you mean max_epochs?"),
+        (SASREC, ["--run_dirr", "x"], "run_dirr: there is no such key; did you mean run_dir?"),
+        (SASREC, ["--trainer.callbacks+", "Foo"], "trainer.callbacks: there is no Foo"),
+        (
+            SASREC,
+            ["--model.init_args.loss", "foo"],
+            "model.loss: foo is none of softmax, sampled_softmax, bce, gbce",
+        ),
+        (
+            MSMREC,
+            ["--model.init_args.text.noise", '{"kind": "swp"}'],
+            "model.text.noise.kind: swp is none of swap, truncate, corrupt",
+        ),
+        (
+            MSMREC,
+            ["--model.init_args.text.encoder", "Foo"],
+            "model.text.encoder: there is no Foo; known: SentenceEncoder, ServerEncoder, TfidfSvdEncoder,"
+            " TransformersEncoder",
+        ),
+        (MSMREC, ["--model.init_args.text.knowlege", "[x]"], "model.text: ItemText has no knowlege; did you mean"),
+    ],
+)
+def test_mistakes_on_the_command_line(config: str, words: list[str], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build(["--config", config, *words], save=False)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("trainer: {max_epoch: 3}", "trainer.max_epoch: there is no such key; did you mean max_epochs?"),
+        ("data: {protocol: {hidden: 3}}", "data.protocol.hidden: there is no such key; did you mean hidden_items?"),
+        ("model: {init_args: {drpout: 1}}", "model: SASRec has no drpout; did you mean dropout?"),
+        ("modle: {x: 1}", "modle.x: there is no such key; did you mean model?"),
+        ("model: {class_path: SASRek}", "model: there is no SASRek; known: AutoInt, DCN, DCNv2, "),
+        ("trainer: {\n  max_epochs: [1\n}", "config PATH, line 3: expected ',' or ']'"),
+        ("- a", "config PATH: holds no keys"),
+        ("", "config PATH: is empty"),
+    ],
+)
+def test_mistakes_in_a_file(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        build(["--config", SASREC, "--config", str(path)], save=False)
+    assert str(caught.value).startswith(sentence.replace("PATH", str(path)))
+
+
+def test_what_the_parser_says_otherwise_is_kept_in_one_line() -> None:
+    assert explain(ValueError("something\n  else")) == "something else"
