@@ -4,6 +4,7 @@ from msmrec.ctr.head import LlamaCTR  # noqa: F401
 from msmrec.ctr.tiny_llama import TinyLlama  # noqa: F401
 from msmrec.data.sources.amazon import Amazon  # noqa: F401
 from msmrec.data.sources.bookcrossing import BookCrossing  # noqa: F401
+from msmrec.data.sources.hub import HubTable  # noqa: F401
 from msmrec.data.sources.movielens import MovieLens  # noqa: F401
 from msmrec.data.sources.simulated import Simulated  # noqa: F401
 from msmrec.data.sources.table import Table  # noqa: F401
