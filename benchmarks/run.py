@@ -219,6 +219,7 @@ def main() -> None:
     names = args.name or list(BENCHMARKS)
     args.results = args.results or HERE / (".work/quick" if args.quick else "results")
     args.results.mkdir(parents=True, exist_ok=True)
+    os.environ["MSMREC_DATA"] = str(Path(args.root).resolve())  # for scripts with a command line of their own
     for name in names:
         if args.missing and (args.results / f"{name}.json").is_file():
             continue
