@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock
-from jsonargparse import ArgumentError, ParserError
+from jsonargparse import ArgumentError, ParserError, set_parsing_settings
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
@@ -34,6 +34,8 @@ from msmrec.models.base import Module
 from msmrec.parser_errors import explain
 from msmrec.report.run_page import report_of_training
 from msmrec.tracking import place_in_wandb, track
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help explains the fields of dataclasses too
 
 
 class RunFolder(SaveConfigCallback):

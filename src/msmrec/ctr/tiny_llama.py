@@ -75,7 +75,10 @@ class TinyLlama(Module):
         text: whose texts it reads.
         prompt: the words of the prompts.
         vocab_size: of the tokenizer, trained on the texts and on pieces of prompts.
-        hidden_size, num_layers, num_heads, intermediate_size: of the Llama.
+        hidden_size: width of the Llama.
+        num_layers: its blocks.
+        num_heads: attention heads of a block.
+        intermediate_size: width of a block's feed-forward part.
         max_tokens: longest sequence.
         k: ratings in a prompt, the latest.
         train_samples: prompts of an epoch.

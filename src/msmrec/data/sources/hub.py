@@ -17,7 +17,8 @@ class HubTable(Table):
 
     Args:
         interactions: the dataset of interactions.
-        items, users: of items and of users.
+        items: the dataset of items.
+        users: the dataset of users.
         revision: branch, tag or commit of `interactions`' repository, and of the others'; a commit makes a result
             repeatable.
         **table: see Table.

@@ -26,11 +26,14 @@ class Table(Source):
 
     Args:
         interactions: the file.
-        user, item: its columns of ids; items and users have the same ones.
+        user: its column of users' ids; the file of users has the same one.
+        item: its column of items' ids; the file of items has the same one.
         rating: its column of ratings; null where there is none: each counts 1.
         timestamp: its column of times; null where there is none: file order stands in for time.
         items: the file of items.
-        title, year, genres: its columns, where it has them.
+        title: its column of titles, where it has one.
+        year: its column of years, where it has one.
+        genres: its column of genres, where it has one.
         users: the file of users.
         separator: of the columns of CSV files.
         list_separator: of the entries of `genres` in CSV files.

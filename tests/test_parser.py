@@ -1,11 +1,14 @@
-"""A mistake in a config is a sentence that names the key, what is wrong and what would be right."""
+"""A mistake in a config is a sentence: the key, what is wrong, what would be right; --help explains every field."""
 
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
+from msmrec import classes
 from msmrec.artifacts import InputError
 from msmrec.cli import build
+from msmrec.data.datamodule import RecDataModule
 from msmrec.parser_errors import explain
 
 SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
@@ -70,3 +73,14 @@ def test_mistakes_in_a_file(text: str, sentence: str, tmp_path: Path) -> None:
 
 def test_what_the_parser_says_otherwise_is_kept_in_one_line() -> None:
     assert explain(ValueError("something\n  else")) == "something else"
+
+
+CONFIGURED = [one for one in vars(classes).values() if isinstance(one, type)]
+
+
+@pytest.mark.parametrize("one", [*CONFIGURED, RecDataModule], ids=lambda one: one.__name__)
+def test_help_explains_every_field(one: type) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(one, "it")
+    fields = [action for action in parser._actions if action.dest.startswith("it.")]
+    assert not [field.dest for field in fields if not (field.help or "").strip()]
