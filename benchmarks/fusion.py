@@ -20,8 +20,9 @@ import numpy as np
 
 from msmrec.fusion import Fusion, Kind
 from msmrec.media.features import Features
-from msmrec.media.image_networks import CROP, MEAN, STD, TransformersImageEncoder
+from msmrec.media.image_networks import TransformersImageEncoder
 from msmrec.media.images import ColourAndShape, ImageEncoder, ItemImages
+from msmrec.media.resnet import CROP, MEAN, STD
 
 WIDTHS, SHARED = (2048, 384), 40
 

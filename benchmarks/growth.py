@@ -15,8 +15,8 @@ from msmrec.columns import TEST
 from msmrec.data.batches import EvalLoader, TrainLoader
 from msmrec.data.edges import EdgeLoader, training_edges
 from msmrec.metrics.ranking import target_ranks
-from msmrec.models.base import RecModule
 from msmrec.models.lightgcn import LightGCN
+from msmrec.models.rec_module import RecModule
 from msmrec.models.sasrec import SASRec
 from msmrec.retrieval.history import relevant_history
 

@@ -19,7 +19,7 @@ from msmrec.data.batches import EvalLoader, TrainLoader
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.sources.movielens import MovieLens
 from msmrec.metrics.ranking import target_ranks
-from msmrec.models.base import users_at_once
+from msmrec.models.rec_module import users_at_once
 from msmrec.models.sasrec import SASRec
 
 CPU = torch.device("cpu")

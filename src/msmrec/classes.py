@@ -13,8 +13,9 @@ from msmrec.llm.server import OpenAIServer  # noqa: F401
 from msmrec.media.audio import ItemAudio, MfccStatistics  # noqa: F401
 from msmrec.media.feature_file import FeatureFile  # noqa: F401
 from msmrec.media.genres import GenreFeatures  # noqa: F401
-from msmrec.media.image_networks import ResNet50, TransformersImageEncoder  # noqa: F401
+from msmrec.media.image_networks import TransformersImageEncoder  # noqa: F401
 from msmrec.media.images import ColourAndShape, ItemImages  # noqa: F401
+from msmrec.media.resnet import ResNet50  # noqa: F401
 from msmrec.media.text import TextFeatures  # noqa: F401
 from msmrec.models.din import DIN  # noqa: F401
 from msmrec.models.field_models import DCN, AutoInt, DCNv2, DeepFM, xDeepFM  # noqa: F401

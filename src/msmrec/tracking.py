@@ -20,9 +20,10 @@ from msmrec.columns import ITEM_ID, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
 from msmrec.evaluation.run_folders import PLACES, folder_name
-from msmrec.models.base import Module, RecModule
+from msmrec.models.base import Module
 from msmrec.models.click import ClickModule
 from msmrec.models.msmrec import MSMRec
+from msmrec.models.rec_module import RecModule
 from msmrec.recommend.two_stage import TwoStage
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ import torch
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import Dataset
 from msmrec.media.files import files_of_items
-from msmrec.media.image_networks import ResNet50, TransformersImageEncoder
+from msmrec.media.image_networks import TransformersImageEncoder
 from msmrec.media.images import COLOURS, ColourAndShape, ImageEncoder, ItemImages
+from msmrec.media.resnet import ResNet50
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need the extra media")
 

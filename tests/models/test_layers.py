@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from msmrec.models.base import users_at_once
 from msmrec.models.layers import CausalTransformer
+from msmrec.models.rec_module import users_at_once
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (2, 1), (3, 4)])

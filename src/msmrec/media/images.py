@@ -2,7 +2,7 @@
 
 - ``ColourAndShape``: colour histogram and oriented gradients; needs no weights.
 - ``TransformersImageEncoder``: CLIP, ResNet, ViT, DINO ... from transformers (media/image_networks.py).
-- ``ResNet50``: torchvision's (media/image_networks.py).
+- ``ResNet50``: torchvision's (media/resnet.py).
 """
 
 from __future__ import annotations

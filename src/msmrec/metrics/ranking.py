@@ -60,3 +60,29 @@ def ranking_metrics(ranks: Tensor, num_targets: Tensor, ks: Sequence[int]) -> di
         result[f"mrr@{k}"] = hit[:, 0] / (ranks[:, 0] + 1.0)
         result[f"map@{k}"] = (hit * nth / (ranks + 1.0)).sum(1) / possible
     return result
+
+
+def cold_metrics(
+    ranks: Tensor, list_ranks: Tensor, counts: Tensor, k: int
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """How well targets without any training interaction are found.
+
+    Args:
+        ranks: (U, T) of the cold targets among all items. list_ranks: (U, T) among cold items alone.
+        counts: (U,) how many cold targets a user has. k: cutoff.
+
+    Returns:
+        (U,) recall and NDCG at k of both, NaN for users without a cold target, and the means over the others with
+        their number; empty where nobody has one.
+    """
+    has = counts > 0
+    if not bool(has.any()):
+        return {}, {}
+    per_user: dict[str, Tensor] = {}
+    for name, of in (("cold", ranks), ("cold_list", list_ranks)):
+        metrics = ranking_metrics(of[has], counts[has], (k,))
+        for metric in (f"recall@{k}", f"ndcg@{k}"):
+            per_user[f"{name}_{metric}"] = torch.full(counts.shape, torch.nan, device=counts.device)
+            per_user[f"{name}_{metric}"][has] = metrics[metric]
+    means = {name: float(value.double().nanmean()) for name, value in per_user.items()}
+    return per_user, {**means, "cold_users": float(has.sum())}

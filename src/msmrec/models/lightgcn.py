@@ -17,8 +17,8 @@ from msmrec.artifacts import InputError
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.edges import EdgeBatch, EdgeLoader, training_edges
-from msmrec.models.base import RecModule
 from msmrec.models.losses import softmax_loss
+from msmrec.models.rec_module import RecModule
 
 
 def normalised_graph(user: Tensor, item: Tensor, num_users: int, num_items: int) -> Tensor:

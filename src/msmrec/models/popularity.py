@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from msmrec.data.batches import EvalBatch
-from msmrec.models.base import RecModule
+from msmrec.models.rec_module import RecModule
 
 
 class Popularity(RecModule):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
 from msmrec.data.batches import EvalBatch, TrainBatch
-from msmrec.models.base import RecModule
 from msmrec.models.layers import CausalTransformer
 from msmrec.models.losses import LossName, ranking_loss
+from msmrec.models.rec_module import RecModule
 
 
 class SASRec(RecModule):

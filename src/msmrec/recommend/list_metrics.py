@@ -9,8 +9,7 @@ from torch import Tensor
 from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.metrics.beyond_accuracy import TIERS, Catalogue, list_measures
-from msmrec.metrics.ranking import ranking_metrics
-from msmrec.models.base import cold_metrics
+from msmrec.metrics.ranking import cold_metrics, ranking_metrics
 
 
 class Targets(NamedTuple):

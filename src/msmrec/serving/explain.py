@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RAW_USER_ID
-from msmrec.models.base import RecModule
 from msmrec.models.msmrec import MSMRec
+from msmrec.models.rec_module import RecModule
 from msmrec.run_folder import OpenRun
 from msmrec.serving.rank import Histories, Recommender, dataset_histories, of_run
 

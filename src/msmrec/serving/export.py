@@ -28,7 +28,7 @@ from msmrec.artifacts import InputError, write_json
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
 from msmrec.evaluation.run import export_vectors
-from msmrec.models.base import RecModule, unseen_scores
+from msmrec.models.rec_module import RecModule, unseen_scores
 from msmrec.run_folder import OpenRun
 from msmrec.serving.rank import Histories, Recommender, dataset_histories, of_run, top_items
 

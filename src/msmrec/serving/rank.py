@@ -13,7 +13,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import GENRES, ITEM_ID, TEST, YEAR
 from msmrec.data.batches import EvalBatch, HistoryLoader
 from msmrec.data.prepare import Dataset
-from msmrec.models.base import RecModule, unseen_scores
+from msmrec.models.rec_module import RecModule, unseen_scores
 from msmrec.run_folder import OpenRun
 
 
