@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,6 @@ from msmrec.text.encoder import Precision, device_and_precision
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
-
-log = logging.getLogger(__name__)
 
 
 class ImageNetwork(ImageEncoder):
