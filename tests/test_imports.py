@@ -8,6 +8,7 @@ import msmrec
 ORDER = [
     "columns",
     "artifacts",
+    "command",
     "arguments",
     "cluster",
     "item_vectors",

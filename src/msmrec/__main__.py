@@ -26,7 +26,7 @@ import importlib
 import pkgutil
 import sys
 
-from msmrec import verbs
+from msmrec import command, verbs
 
 
 def main() -> None:
@@ -34,9 +34,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in {module.name for module in pkgutil.iter_modules(verbs.__path__)}:
         print(__doc__)
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)
-    from msmrec.cli import main as guarded
-
-    guarded(lambda: importlib.import_module(f"msmrec.verbs.{sys.argv[1]}").main(sys.argv[2:]))
+    command.main(lambda: importlib.import_module(f"msmrec.verbs.{sys.argv[1]}").main(sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,14 @@ def train(args: Sequence[str] | None = None) -> Path:
     An unfinished run in the folder (killed, or out of time) goes on from its last epoch; a finished one is not touched.
     """
     cli = build(sys.argv[1:] if args is None else args, save=True)
+    try:
+        return _train(cli)
+    except SIGTERMException:  # a SystemExit with status 0, which would say that all is done
+        print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
+        sys.exit(143)
+
+
+def _train(cli: RunCLI) -> Path:
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
     ckpt_path = run_folder.unfinished(run, plain_config(cli)) or cli.config.ckpt_path
@@ -293,18 +301,3 @@ def plain_config(cli: RunCLI) -> dict[str, Any]:
 def _name(config: Any) -> str:
     """What a run is called: its config, and those laid over it; empty without any."""
     return joined(config.get("config") or [])
-
-
-def main(command: Callable[[], object]) -> None:
-    """Runs a command; what the user can mend is one line on stderr and exit status 2."""
-    try:
-        command()
-    except InputError as error:
-        print(f"msmrec: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("msmrec: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        sys.exit(130)
-    except SIGTERMException:  # a SystemExit with status 0
-        print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
-        sys.exit(143)

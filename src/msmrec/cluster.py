@@ -50,7 +50,7 @@ def train_alone(args: Sequence[str]) -> None:
         InputError: it failed; what it said stands above.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_PLACE)}
-    code = "from msmrec.cli import main, train; main(train)"
+    code = "from msmrec.cli import train; from msmrec.command import main; main(train)"
     done = subprocess.run([sys.executable, "-c", code, *args], env=environment, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise InputError(f"an upstream run failed (exit status {done.returncode}); its message stands above")

@@ -8,14 +8,16 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from msmrec.artifacts import InputError
-from msmrec.data.datamodule import RecDataModule
 from msmrec.data.prepare import Dataset
-from msmrec.models.base import Module
+
+if TYPE_CHECKING:  # reading a run's record needs neither
+    from msmrec.data.datamodule import RecDataModule
+    from msmrec.models.base import Module
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class OpenRun:
     """A finished run whose model can be asked; `msmrec.finished.open_run` makes one."""
 
     folder: Path
-    model: Module
+    model: "Module"
     """With the best checkpoint's weights, in evaluation mode."""
-    data: RecDataModule
+    data: "RecDataModule"
     record: dict[str, Any]
     """metrics.json"""
 

@@ -39,7 +39,7 @@ from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run
 
 UNITS = {"s": 1 / 60, "second": 1 / 60, "min": 1.0, "minute": 1.0, "h": 60.0, "hour": 60.0}
 TIME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) (second|minute|hour|min|h|s)s?\b")
-TRAIN = "from msmrec.cli import main, train; main(train)"
+TRAIN = "from msmrec.cli import train; from msmrec.command import main; main(train)"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from msmrec.analysis.analyse import analyse, read_analysis
 from msmrec.analysis.gate import gated, read_gate
 from msmrec.analysis.people import user_curve
 from msmrec.artifacts import InputError
-from msmrec.cli import main as guarded
 from msmrec.cli import train
 from msmrec.columns import TEST
+from msmrec.command import main as guarded
 from msmrec.finished import open_run
 from msmrec.run_folder import OpenRun
 from msmrec.verbs import analyse as analyse_verb
