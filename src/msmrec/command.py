@@ -1,4 +1,4 @@
-"""What every command of the project is run by; it imports nothing, so that light commands start at once."""
+"""What every command of the project is run by; without Lightning, so that light commands start at once."""
 
 import sys
 from collections.abc import Callable
