@@ -193,7 +193,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clip_gives_its_projected_image_vectors(clip: Path, tmp_path: Path) -> None:
-    from transformers import CLIPImageProcessor, CLIPModel
+    from transformers import AutoImageProcessor, CLIPModel
 
     paths = []
     for i, size in enumerate([(40, 60), (32, 32), (90, 33), (50, 50), (34, 80)]):
@@ -206,7 +206,8 @@ def test_clip_gives_its_projected_image_vectors(clip: Path, tmp_path: Path) -> N
     assert vectors.shape == (6, 16) and encoder.dim == 16
     assert np.isnan(vectors[2]).all()
     pictures = [Image.open(path) for path in paths]
-    inputs = CLIPImageProcessor.from_pretrained(clip)(pictures, return_tensors="pt")
+    # Pillow's, as torchvision's own resizing gives pixels that differ by a few 255ths
+    inputs = AutoImageProcessor.from_pretrained(clip, backend="pil")(pictures, return_tensors="pt")
     with torch.no_grad():
         model = CLIPModel.from_pretrained(clip).eval()
         pooled = model.vision_model(pixel_values=inputs["pixel_values"]).pooler_output
@@ -295,8 +296,33 @@ def test_resnet50_prepares_pictures(tmp_path: Path) -> None:
         assert encoder.pixels(Image.new("RGB", size)).shape == (3, 224, 224)
 
 
+def test_resnet50_is_torchvisions(tmp_path: Path) -> None:
+    """Pictures are prepared as torchvision's weights ask for, and vectors are what its classifier would be given."""
+    try:
+        from torchvision.models import ResNet50_Weights, resnet50
+        from torchvision.models.feature_extraction import create_feature_extractor
+    except Exception as error:  # an ImportError, or what torchvision raises beside a torch of another build
+        pytest.skip(f"needs a torchvision that fits torch ({str(error).splitlines()[0]})")
+    torch.manual_seed(3)
+    reference = resnet50(weights=None).eval()
+    torch.save(reference.state_dict(), tmp_path / "weights.pth")
+    rng = np.random.default_rng(0)
+    for name, size in {"wide": (300, 400), "tall": (500, 260), "small": (90, 60)}.items():
+        smooth = Image.fromarray(rng.integers(0, 256, (size[0] // 20, size[1] // 20, 3), np.uint8))
+        smooth.resize((size[1], size[0]), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    encoder = ResNet50(str(tmp_path / "weights.pth"), device="cpu", precision="float32")
+    prepare = ResNet50_Weights.IMAGENET1K_V2.transforms()
+    theirs = torch.stack([prepare(Image.open(path)) for path in paths])
+    ours = torch.from_numpy(np.stack([encoder.pixels(Image.open(path)) for path in paths]))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        pooled = create_feature_extractor(reference, ["avgpool"])(theirs)["avgpool"].flatten(1)
+    torch.testing.assert_close(torch.from_numpy(encoder.encode(paths)), pooled, atol=1e-4, rtol=1e-4)
+
+
 def test_resnet50_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """How weights are chosen, with a stand-in of torchvision's interface; the real network is not tested here."""
+    """How weights are chosen, with a stand-in of torchvision's interface, which may not be there."""
 
     class StandIn(torch.nn.Module):
         def __init__(self) -> None:
@@ -318,6 +344,7 @@ def test_resnet50_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
     with caplog.at_level(logging.WARNING):
         random = ResNet50("random", device="cpu", precision="float32")
     assert "random weights" in caplog.text and "random-0" in random.fingerprint
+    assert "know nothing" in ItemImages("posters", random).caveat and not ItemImages("posters").caveat
     vectors = random.encode([tmp_path / "a.png"])
     assert vectors.shape == (1, 2048)
     other = ResNet50("random", device="cpu", precision="float32", seed=1)

@@ -63,10 +63,14 @@ def args(tiny_root: Path, cache: Path, tmp_path: Path) -> list[str]:
     return [*args, "--data.cache", str(cache), "--run_dir", str(tmp_path / "run")]
 
 
-def test_a_table_from_raw_data(args: list[str], cache: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_table_from_raw_data(
+    args: list[str], cache: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(YearFeatures, "caveat", "a year says little")
     metrics = evaluate(args)
     printed = capsys.readouterr().out
     assert "| average | 12 |" in printed and "| turned | 12 |" in printed and "recall@N" in printed
+    assert "\nyear: a year says little\n" in printed
     run = tmp_path / "run"
     record = json.loads((run / "metrics.json").read_text())
     assert {f"test/{k}": v for k, v in record["test"].items()} == metrics

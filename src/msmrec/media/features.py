@@ -19,6 +19,11 @@ class Features(NamedTuple):
 class ItemFeatures(ABC):
     """One kind of vectors, made once and kept in the cache."""
 
+    @property
+    def caveat(self) -> str:
+        """What whoever reads a result has to know of these vectors; empty when nothing."""
+        return ""
+
     @abstractmethod
     def vectors(self, dataset: Dataset, root: Path, cache: Path) -> Features:
         """Vectors of the dataset's items.

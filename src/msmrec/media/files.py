@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 class FileEncoder(ABC):
     """Turns files into vectors and is never trained; the constructor's signature is the config schema."""
 
+    caveat = ""  # see ItemFeatures.caveat
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:
@@ -63,6 +65,11 @@ class ItemFiles(ItemFeatures):
 
     def __init__(self, folder: str, encoder: FileEncoder) -> None:
         self.folder, self.encoder = folder, encoder
+
+    @property
+    def caveat(self) -> str:
+        """The encoder's."""
+        return self.encoder.caveat
 
     def vectors(self, dataset: Dataset, root: Path, cache: Path) -> Features:
         """See `ItemFeatures.vectors`; the mean over an item's files."""

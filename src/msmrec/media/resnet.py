@@ -56,7 +56,8 @@ class ResNet50(ImageNetwork):
         if weights not in ("pretrained", "random") and not Path(weights).is_file():
             raise InputError(f"weights {weights}: no such file; give one, pretrained, or random")
         if weights == "random":
-            log.warning("ResNet50 has random weights: its vectors know nothing of what pictures show")
+            self.caveat = "ResNet50 has random weights: its vectors know nothing of what pictures show"
+            log.warning(self.caveat)
         self.weights, self.seed = weights, seed
 
     @cached_property
@@ -72,14 +73,7 @@ class ResNet50(ImageNetwork):
 
     def pixels(self, picture: Image) -> np.ndarray:
         """(3, 224, 224): resized, cropped to the middle, standardised."""
-        from PIL import Image
-
-        width, height = picture.size
-        scale = RESIZE / min(width, height)
-        size = max(RESIZE, int(width * scale)), max(RESIZE, int(height * scale))
-        left, top = ((side - CROP) // 2 for side in size)
-        small = picture.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + CROP, top + CROP))
-        scaled = (np.asarray(small, np.float32) / 255 - MEAN) / STD
+        scaled = (np.asarray(middle(picture), np.float32) / 255 - MEAN) / STD
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -114,6 +108,17 @@ class ResNet50(ImageNetwork):
 
     def _precision(self) -> str:
         return f"precision={self.device_and_precision[1]}, resize={RESIZE}, crop={CROP}"
+
+
+def middle(picture: Image) -> Image:
+    """The middle 224 x 224 pixels of the picture whose shorter side is brought to 232."""
+    from PIL import Image
+
+    width, height = picture.size
+    scale = RESIZE / min(width, height)
+    size = max(RESIZE, int(width * scale)), max(RESIZE, int(height * scale))
+    left, top = ((side - CROP) // 2 for side in size)
+    return picture.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + CROP, top + CROP))
 
 
 def _state(path: Path) -> dict[str, Tensor]:

@@ -242,7 +242,7 @@ class TwoStage(Module):
     # -- what a run leaves --------------------------------------------------------------------------------------------
 
     def report(self, run: Path, metrics: dict[str, float]) -> str:
-        """A Markdown table, one row a variant."""
+        """A Markdown table, one row a variant, and below it what is to be known of its vectors."""
         rows: dict[str, dict[str, float]] = {}
         for key, value in metrics.items():
             _, name, metric = key.split("/", 2)
@@ -253,7 +253,8 @@ class TwoStage(Module):
         for name, row in rows.items():
             cells = [f"{row[metric]:.4f}" if metric in row else "" for metric in shown]
             lines.append(f"| {name} | {self.variants[name].candidates} | " + " | ".join(cells) + " |")
-        return "\n".join([str(run), *lines])
+        caveats = [f"{name}: {kind.caveat}" for name, kind in self.features.items() if kind.caveat]
+        return "\n".join([str(run), *lines, *caveats])
 
     def save(self, run: Path) -> None:
         """Writes per_user.parquet and .csv (a row a user and variant) and lists.parquet (a row a place of a list)."""
