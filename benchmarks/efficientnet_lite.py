@@ -4,7 +4,7 @@
     python evaluate.py --config visualrec_mlsmall.yaml --run_dir runs/visualrec_mlsmall_imagenet \
         --model.init_args.features.visual.init_args.encoder benchmarks.efficientnet_lite.EfficientNetLite0
 
-Not among the package's own encoders, as that network is no longer maintained; and an example of an encoder of one's own.
+Not one of the package's own encoders, as that network is no longer maintained; an example of an encoder of one's own.
 """
 
 from functools import cached_property
