@@ -142,10 +142,12 @@ vector_cache.encode_cached(CountingEncoder(seconds=0.02), texts, Path({str(tmp_p
 
 def _fill(folder: Path, first: int) -> None:
     vector_cache.CHUNK_ROWS = 3
-    encode_cached(CountingEncoder(), [f"text {i}" for i in range(first, first + 300)], folder, False)
+    encoder = CountingEncoder(seconds=0.005)
+    encode_cached(encoder, [f"text {i}" for i in range(first, first + 300)], folder, False)
+    (folder / f"encoded-{os.getpid()}.txt").write_text("\n".join(encoder.seen))
 
 
-def test_two_processes_share_a_cache(tmp_path: Path) -> None:
+def test_processes_share_a_cache_and_encode_nothing_twice(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_fill, args=(tmp_path, first)) for first in (0, 0, 150)]
     for process in processes:
@@ -153,6 +155,8 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
     for process in processes:
         process.join()
         assert process.exitcode == 0
+    encoded = [line for path in tmp_path.glob("encoded-*.txt") for line in path.read_text().splitlines()]
+    assert sorted(encoded) == sorted({f"text {i}" for i in range(450)})
     encoder = CountingEncoder()
     texts = [f"text {i}" for i in range(450)]
     np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))

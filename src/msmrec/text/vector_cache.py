@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from msmrec.artifacts import InputError
@@ -35,8 +36,8 @@ def encode_cached(
 
     A changed text is encoded alone; when nothing is missing the model is not even loaded. An encoder that
     ``fits_corpus`` is the exception: any change to the set of texts encodes all of them again. A killed run loses
-    at most its last 512 texts, and processes may share the folder (both may encode the same text, neither breaks
-    the other's files). How many rows were encoded and reused is logged at level INFO.
+    at most its last 512 texts. Processes may share the folder: while one encodes the others wait, and then find its
+    rows. How many rows were encoded and reused is logged at level INFO.
 
     Args:
         encoder: what makes the vectors.
@@ -114,35 +115,60 @@ def cached_rows(
     rows: dict[bytes, list[int]] = {}
     for i, key in enumerate(keys):
         rows.setdefault(key, []).append(i)
-    vectors: NDArray[np.float32] | None = None
     missing = set(rows)
-    for found, block in _stored(folder, missing):
-        if vectors is None:
+    vectors = np.zeros((0, 0), np.float32)
+
+    def keep(found: Sequence[bytes], block: NDArray[np.float32]) -> None:
+        nonlocal vectors
+        if not len(vectors):  # only now is their width known
             vectors = np.zeros((len(keys), block.shape[1]), np.float32)
         for key, vector in zip(found, block, strict=True):
             if key in missing:
                 vectors[rows[key]] = vector
                 missing.remove(key)
 
-    # by hash, that is in random order: chunks are alike, and the same set gives the same result in any order
-    todo = sorted(rows if at_once and missing else missing)
-    step = len(todo) if at_once else CHUNK_ROWS
-    with tqdm(total=len(todo), desc=f"encode {unit}s", unit=unit, disable=not (progress and todo)) as bar:
-        for start in range(0, len(todo), max(step, 1)):
-            chunk = todo[start : start + step]
-            block = compute([rows[key][0] for key in chunk])
-            made = np.asarray(np.isfinite(block).all(1))
-            if made.any():
-                _write(folder, [key for key, kept in zip(chunk, made, strict=True) if kept], block[made])
-                _merge(folder)
-            if vectors is None:
-                vectors = np.zeros((len(keys), block.shape[1]), np.float32)
-            for key, vector in zip(chunk, block, strict=True):
-                vectors[rows[key]] = vector
-            bar.update(len(chunk))
-    log.info("%s: %d %ss encoded, %d reused", name, len(todo), unit, len(rows) - len(todo))
-    assert vectors is not None  # there are keys, so a chunk was read or made
+    def look() -> None:
+        for found, block in _stored(folder, missing):
+            keep(found, block)
+
+    look()
+    made = 0
+    if missing:
+        with _alone(folder, name):
+            look()
+            made = len(rows) if at_once and missing else len(missing)
+            # by hash, that is in random order: chunks are alike, and the same set gives the same result in any order
+            todo = sorted(rows if at_once and missing else missing)
+            missing.update(todo)
+            step = len(todo) if at_once else CHUNK_ROWS
+            with tqdm(total=made, desc=f"encode {unit}s", unit=unit, disable=not (progress and todo)) as bar:
+                for start in range(0, made, max(step, 1)):
+                    chunk = todo[start : start + step]
+                    block = compute([rows[key][0] for key in chunk])
+                    whole = np.asarray(np.isfinite(block).all(1))
+                    if whole.any():
+                        _write(folder, [key for key, kept in zip(chunk, whole, strict=True) if kept], block[whole])
+                        _merge(folder)
+                    keep(chunk, block)
+                    bar.update(len(chunk))
+    log.info("%s: %d %ss encoded, %d reused", name, made, unit, len(rows) - made)
     return vectors
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """One process makes rows of a kind at a time: those that waited find them made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s: another process is encoding; waiting for its rows", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _read(path: Path, wanted: set[bytes] | None = None) -> tuple[list[bytes], NDArray[np.float32]]:
