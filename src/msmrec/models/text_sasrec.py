@@ -35,7 +35,8 @@ class TextSASRec(SASRec):
 
     def warm_ids(self) -> Tensor:
         """(N + 1, D) ID vectors; zero for cold items, whose vectors still are random."""
-        return self.item_embedding.weight * self.warm[:, None]
+        weight = self.item_embedding.weight
+        return weight * self.warm[:, None].to(weight.dtype)  # a bool here is more than torch 2.11 can write as ONNX
 
     def candidates(self) -> Tensor | None:
         """Without cold items: as wrong answers and nothing else, their texts would be pushed away."""
