@@ -46,9 +46,10 @@ class ItemIndex:
     """Nearest items by cosine or inner product; higher scores are nearer.
 
     Which kind: flat is exact, and on one core answers 300 queries a second over 1,000,000 items of 128 numbers. ivf is
-    some three times as fast there and misses a few; hnsw misses hardly any, with the slowest build and the most memory;
-    pq is ivf with compressed vectors: a tenth of the memory, and it misses a fifth or more. How many ivf and pq miss
-    hangs on how clustered the vectors are: measure yours. benchmarks/index.py makes these numbers.
+    some three times as fast there and misses a few; hnsw is ten times as fast and misses hardly any, with the slowest
+    build, nine minutes there, and the most memory; pq is ivf with compressed vectors: a tenth of the memory, and it
+    misses a fifth or more. How many ivf and pq miss hangs on how clustered the vectors are: measure yours.
+    benchmarks/index.py makes these numbers.
 
     A search under `within` or `exclude` that leaves at most a tenth of the items scans exactly those; one that leaves
     more searches as usual, but wider by what was left out. FAISS's GPU indexes ignore filters, so the CPU's copy, which
