@@ -57,14 +57,17 @@ class Generated(Dataset):
     """A dataset in memory: `users` histories of `length` random items each, leave-one-out.
 
     Args:
-        users: U. items: N. length: items of a history, all the same.
+        users: U. items: N. length: items of a history, all the same; at most N.
     """
 
     def __init__(self, users: int, items: int, length: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.num_users, self.num_items = users, items
         self.info = {"name": "generated", "num_users": users, "num_items": items, "fingerprint": "generated"}
-        self.__dict__["item_id"] = (1 + items * rng.random(users * length) ** 2).astype(np.int32).clip(1, items)
+        # Sorted draws with repetition, each moved on by its place: different items, none twice in a history.
+        drawn = np.sort(((items - length + 1) * rng.random((users, length)) ** 2).astype(np.int32), axis=1)
+        drawn += np.arange(1, length + 1, dtype=np.int32)
+        self.__dict__["item_id"] = rng.permuted(drawn, axis=1).ravel()
         self.__dict__["user_id"] = np.repeat(np.arange(1, users + 1, dtype=np.int32), length)
         part = np.full((users, length), TRAIN, np.int8)
         part[:, -2], part[:, -1] = VAL, TEST
