@@ -25,6 +25,7 @@ def all_samples(dataset: Dataset) -> np.ndarray:
 @pytest.mark.parametrize("gram_items", [10, 20_000])  # products multiplied, and looked up
 def test_relevant_is_brute_force(tiny_clicks: Dataset, gram_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRAM_ITEMS", gram_items)
+    monkeypatch.setattr(module, "GRAM_SHARE", 0)
     monkeypatch.setattr(module, "CELLS", 5_000)  # many blocks
     space, rows = vectors(tiny_clicks), np.random.default_rng(1).permutation(all_samples(tiny_clicks))
     found = relevant_history(tiny_clicks, [space], rows, 7)

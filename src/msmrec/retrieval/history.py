@@ -20,7 +20,9 @@ from msmrec.item_vectors import check_vectors
 
 GROUP = 64  # samples of one user that are searched together
 CELLS = 1 << 17  # similarities worked on at once: they stay in a core's cache
-GRAM_ITEMS = 20_000  # catalogues up to this size have all products of item vectors made once (1.6 GB)
+# All products of item vectors are made once, for catalogues up to this size (1.6 GB) of whose products this share at
+# least is asked for: one large matrix product costs a fraction of many small ones.
+GRAM_ITEMS, GRAM_SHARE = 20_000, 1 / 2
 BLOCK = 1 << 16  # samples that are merged together
 
 
@@ -59,7 +61,7 @@ def relevant_history(dataset: Dataset, spaces: Sequence[np.ndarray], rows: np.nd
     def packed(product: Tensor) -> Tensor:
         return product.mul(half / bound).add_(half).round_().to(whole).bitwise_left_shift_(bits)
 
-    products = _Products(spaces, packed)
+    products = _Products(spaces, packed, int((rows - dataset.offsets[dataset.user_id[rows]]).sum()))
     place = torch.arange(1 << bits, dtype=whole)
     for group in _groups(dataset, rows):
         future = torch.from_numpy(group.history)[:, None] >= torch.from_numpy(group.asked)[..., None]  # (G, Q, L)
@@ -75,13 +77,17 @@ def relevant_history(dataset: Dataset, spaces: Sequence[np.ndarray], rows: np.nd
 
 
 class _Products:
-    """Nearness of targets and earlier items as packed integers: looked up where all products fit, else multiplied."""
+    """Nearness of targets and earlier items as packed integers: looked up where it pays to make all, else multiplied.
 
-    def __init__(self, spaces: Sequence[np.ndarray], packed: Callable[[Tensor], Tensor]) -> None:
+    Args:
+        spaces: item vectors, (N + 1, D) each. packed: nearness to integers. pairs: how many will be asked for.
+    """
+
+    def __init__(self, spaces: Sequence[np.ndarray], packed: Callable[[Tensor], Tensor], pairs: int) -> None:
         self.packed, self.width = packed, len(spaces[0])
         self.spaces = [torch.from_numpy(space) for space in spaces]
         self.grams: list[Tensor] = []
-        if self.width <= GRAM_ITEMS:
+        if self.width <= GRAM_ITEMS and pairs >= GRAM_SHARE * self.width**2:
             self.grams = [(space @ space.T).flatten() for space in self.spaces]
             if len(self.grams) == 1:
                 self.grams = [packed(self.grams[0])]
