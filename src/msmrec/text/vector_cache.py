@@ -132,17 +132,17 @@ def cached_rows(
             keep(found, block)
 
     look()
-    made = 0
+    todo: list[bytes] = []
     if missing:
         with _alone(folder, name):
             look()
-            made = len(rows) if at_once and missing else len(missing)
+            if at_once and missing:
+                missing.update(rows)
             # by hash, that is in random order: chunks are alike, and the same set gives the same result in any order
-            todo = sorted(rows if at_once and missing else missing)
-            missing.update(todo)
-            step = len(todo) if at_once else CHUNK_ROWS
-            with tqdm(total=made, desc=f"encode {unit}s", unit=unit, disable=not (progress and todo)) as bar:
-                for start in range(0, made, max(step, 1)):
+            todo = sorted(missing)
+            step = max(len(todo), 1) if at_once else CHUNK_ROWS
+            with tqdm(total=len(todo), desc=f"encode {unit}s", unit=unit, disable=not (progress and todo)) as bar:
+                for start in range(0, len(todo), step):
                     chunk = todo[start : start + step]
                     block = compute([rows[key][0] for key in chunk])
                     whole = np.asarray(np.isfinite(block).all(1))
@@ -151,7 +151,7 @@ def cached_rows(
                         _merge(folder)
                     keep(chunk, block)
                     bar.update(len(chunk))
-    log.info("%s: %d %ss encoded, %d reused", name, made, unit, len(rows) - made)
+    log.info("%s: %d %ss encoded, %d reused", name, len(todo), unit, len(rows) - len(todo))
     return vectors
 
 
