@@ -19,10 +19,8 @@ class Features(NamedTuple):
 class ItemFeatures(ABC):
     """One kind of vectors, made once and kept in the cache."""
 
-    @property
-    def caveat(self) -> str:
-        """What whoever reads a result has to know of these vectors; empty when nothing."""
-        return ""
+    caveat = ""
+    """What whoever reads a result has to know of these vectors; empty when nothing."""
 
     @abstractmethod
     def vectors(self, dataset: Dataset, root: Path, cache: Path) -> Features:

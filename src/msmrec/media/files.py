@@ -64,12 +64,7 @@ class ItemFiles(ItemFeatures):
     unit: ClassVar[str]
 
     def __init__(self, folder: str, encoder: FileEncoder) -> None:
-        self.folder, self.encoder = folder, encoder
-
-    @property
-    def caveat(self) -> str:
-        """The encoder's."""
-        return self.encoder.caveat
+        self.folder, self.encoder, self.caveat = folder, encoder, encoder.caveat
 
     def vectors(self, dataset: Dataset, root: Path, cache: Path) -> Features:
         """See `ItemFeatures.vectors`; the mean over an item's files."""
