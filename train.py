@@ -1,7 +1,30 @@
-"""Trains one config: python train.py --config msmrec_ml1m.yaml; see --help."""
+"""python train.py --config CONFIG [--config OVER] [--KEY VALUE]: trains a config and tests it, in one run folder.
 
-from msmrec.cli import train
+    --config CONFIG       a file, or a name in configs/ (listed below); another one is laid over it
+    --KEY VALUE           any field of it, as --model.init_args.lr 0.002 or --trainer.max_epochs 3
+    --seed_everything N   the seed; 0 if not given
+    --data.root FOLDER    the raw files; MSMREC_DATA if not given; what is not there is downloaded
+    --run_dir FOLDER      the run; runs/<config>/seed=<seed> if not given
+    --print_config        prints the config with every field as it would run, and ends
+    --config CONFIG --help      every field with type, default and meaning
+    --model.help MSMRec         those of one class
+
+The same command goes on with a run that was stopped, and leaves a finished one alone.
+"""
+
+import sys
+
+from msmrec.arguments import arguments, headlines
 from msmrec.command import main
 
+
+def train() -> None:
+    """Whether the configs are there and readable is said before the seconds that torch and Lightning take."""
+    words = arguments(sys.argv[1:])
+    from msmrec.cli import train
+
+    train(words)
+
+
 if __name__ == "__main__":
-    main(train)
+    main(train, lambda: f"{__doc__}\nconfigs:\n{headlines()}")

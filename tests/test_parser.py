@@ -1,16 +1,21 @@
 """A mistake in a config is a sentence: the key, what is wrong, what would be right; --help explains every field."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from jsonargparse import ArgumentParser
 
 from msmrec import classes
+from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError
 from msmrec.cli import build
 from msmrec.data.datamodule import RecDataModule
 from msmrec.parser_errors import explain
 
+ROOT = Path(__file__).parents[1]
 SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
 
 
@@ -84,3 +89,27 @@ def test_help_explains_every_field(one: type) -> None:
     parser.add_class_arguments(one, "it")
     fields = [action for action in parser._actions if action.dest.startswith("it.")]
     assert not [field.dest for field in fields if not (field.help or "").strip()]
+
+
+def test_help_alone_is_a_page_that_lists_the_configs_and_imports_no_torch() -> None:
+    code = f"""
+import runpy, sys
+sys.argv = ["train.py", "--help"]
+try:
+    runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+assert not {{"torch", "lightning", "polars"}} & set(sys.modules)
+"""
+    page = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    listed = re.findall(r"^    (\S+\.yaml) +\S", page, re.M)
+    there = [str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")]
+    assert listed == sorted(set(there) - {"base.yaml", "sweeps/msmrec_ml1m.yaml"})
+    assert max(map(len, page.splitlines())) <= 120
+
+
+def test_a_config_misspelt_is_said_with_the_nearest() -> None:
+    with pytest.raises(
+        InputError, match=r"config msmrec_ml1.yaml: neither here nor in .*did you mean msmrec_ml1m.yaml\?"
+    ):
+        build(["--config", "msmrec_ml1.yaml"], save=False)

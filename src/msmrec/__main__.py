@@ -31,10 +31,14 @@ from msmrec import command, verbs
 
 def main() -> None:
     """Imports the verb's module, and nothing for the others, so that this page is there at once."""
-    if len(sys.argv) < 2 or sys.argv[1] not in {module.name for module in pkgutil.iter_modules(verbs.__path__)}:
+    command.main(_verb, lambda: str(__doc__))
+
+
+def _verb() -> None:
+    if sys.argv[1] not in {module.name for module in pkgutil.iter_modules(verbs.__path__)}:
         print(__doc__)
-        sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)
-    command.main(lambda: importlib.import_module(f"msmrec.verbs.{sys.argv[1]}").main(sys.argv[2:]))
+        sys.exit(2)
+    importlib.import_module(f"msmrec.verbs.{sys.argv[1]}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """What a command line says before a parser reads it: configs by their bare names, and overrides."""
 
+import difflib
 import itertools
 import json
+import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,9 +94,22 @@ def find_config(argument: str) -> str:
     if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
         if found := next((p for p in (CONFIGS / path, CONFIGS / path.name) if p.exists()), None):
             return str(found)
-        raise InputError(f"config {argument}: neither here nor in {CONFIGS}/; known: {_known()}")
+        near = difflib.get_close_matches(argument, _known(), 1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"config {argument}: neither here nor in {CONFIGS}/; {guess}train.py --help lists them")
     return argument
 
 
-def _known() -> str:
-    return ", ".join(sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.name != "base.yaml"))
+def headlines() -> str:
+    """The configs, one a line, each with the first sentence of its comment, shortened to a line."""
+    lines, column = [], max(map(len, _known())) + 2
+    for name in _known():
+        comment = itertools.takewhile(lambda line: line.startswith("#"), (CONFIGS / name).read_text().splitlines())
+        sentence = re.split(r"(?<! al)[.:;] ", " ".join(line.lstrip("# ") for line in comment))[0]
+        lines.append(f"    {name:<{column}}{textwrap.shorten(sentence, 116 - column, placeholder=' ...')}")
+    return "\n".join(lines)
+
+
+def _known() -> list[str]:
+    names = [str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")]
+    return sorted(name for name in names if name != "base.yaml" and not name.startswith("sweeps"))

@@ -2,7 +2,8 @@
 
     python train.py --config msmrec_ml1m.yaml [--model.init_args.lr 0.002] [--run_dir runs/mine]
 
-Constructors are the schema: `--help` and `--model.help MSMRec` print every field with its type, default and meaning.
+Constructors are the schema: `--config C --help` and `--model.help MSMRec` print every field with its type, default and
+meaning.
 """
 
 import importlib
@@ -133,7 +134,8 @@ class RunCLI(LightningCLI):
         monitor = getattr(importlib.import_module(module), name).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
-        self.upstream = {joined(layers(need)): self._upstream(need) for need in config.needs}
+        mine = plain_config(self, config) if config.needs else {}
+        self.upstream = {joined(layers(need)): self._upstream(need, mine) for need in config.needs}
         if config.ckpt_path in self.upstream:
             config.ckpt_path = str(self.upstream[config.ckpt_path] / "checkpoints" / "best.ckpt")
         if self.upstream:
@@ -147,12 +149,11 @@ class RunCLI(LightningCLI):
         """Tells the data where the upstream runs are."""
         self.datamodule.upstream = self.upstream
 
-    def _upstream(self, need: str) -> Path:
-        """The run of a config under `needs`, on this run's data; trained now if it is not there.
+    def _upstream(self, need: str, config: dict[str, Any]) -> Path:
+        """The run of a config under `needs`, on the data of this run's `config`; trained now if it is not there.
 
         Processes that need the same run wait for the one that trains it.
         """
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         data, seed, trainer = config["data"], config["seed_everything"], config["trainer"]
         short = bool(trainer["fast_dev_run"]) or trainer["limit_train_batches"] is not None
         # A dry run must not leave a run that a real one would take for its upstream.
@@ -172,8 +173,8 @@ class RunCLI(LightningCLI):
                 print(f"{need}: needed and not there yet; training it first, into {run}", file=sys.stderr)
                 (cluster.train_alone if cluster.is_one_of_many() else train)(args)
             else:
-                now = yaml.safe_load(self.parser.dump(self.parser.parse_args(arguments(args)), skip_none=False))
-                if part := run_folder.differs(run, now):
+                now = self.parser.parse_args(arguments(args))
+                if part := run_folder.differs(run, plain_config(self, now)):
                     raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
         return run
 
@@ -255,7 +256,7 @@ def train(args: Sequence[str] | None = None) -> Path:
 def _train(cli: RunCLI) -> Path:
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    ckpt_path = run_folder.unfinished(run, plain_config(cli)) or cli.config.ckpt_path
+    ckpt_path = run_folder.unfinished(run, plain_config(cli, cli.config)) or cli.config.ckpt_path
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
@@ -297,9 +298,9 @@ def _train(cli: RunCLI) -> Path:
     return run
 
 
-def plain_config(cli: RunCLI) -> dict[str, Any]:
-    """The config as config.yaml would hold it."""
-    return dict(yaml.safe_load(cli.parser.dump(cli.config, skip_none=False)))
+def plain_config(cli: RunCLI, config: Any) -> dict[str, Any]:
+    """A parsed config as config.yaml would hold it."""
+    return dict(yaml.safe_load(cli.parser.dump(config, skip_none=False, skip_validation=True)))
 
 
 def _name(config: Any) -> str:

@@ -88,6 +88,6 @@ def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
     if not (run / "metrics.json").exists():
         train(args)
         return {f"{split}/{k}": v for k, v in json.loads((run / "metrics.json").read_text())[split].items()}
-    if part := run_folder.differs(run, plain_config(cli)):
+    if part := run_folder.differs(run, plain_config(cli, cli.config)):
         raise InputError(f"{run} holds a run with another {part}; remove it, or give another --run_dir")
     return evaluate(["--run", str(run), "--split", split])
