@@ -31,6 +31,8 @@ def test_training_covers_each_users_latest_items_once_and_nothing_else(tiny: Dat
     assert len(batches) == len(loader)
     for batch in batches:
         assert batch.item_seq.numel() <= 120  # the budget, plus what blurring the lengths may add
+        real = batch.item_seq.nonzero(as_tuple=True)
+        assert torch.equal(batch.row, real[0]) and torch.equal(batch.column, real[1])
         for row, user in enumerate(batch.user_id.tolist()):
             n = int(batch.seq_len[row])
             assert user not in seen

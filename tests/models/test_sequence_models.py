@@ -152,7 +152,7 @@ def test_the_loss_does_not_push_cold_items_away(tiny: Dataset) -> None:
         i for i in range(1, tiny.num_items + 1) if not (batch.item_seq == i).any() | (batch.target_item == i).any()
     ]
     cold = unused[0]
-    model.warm[cold], model.has_cold = False, True
+    model.set_warm(torch.tensor([i != cold for i in range(1, tiny.num_items + 1)]))
     seen: dict[str, torch.Tensor] = {}
 
     def ranked(

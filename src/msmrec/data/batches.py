@@ -22,6 +22,8 @@ class TrainBatch(NamedTuple):
     target_item: Tensor  # (B, L) the next item; 0 where item_seq is 0
     seq_len: Tensor  # (B,)
     start: Tensor  # (B,) place of item_seq's first item in the user's whole history; 0 where nothing was cut off
+    row: Tensor  # (T,) with column: the real positions, that is, all but the padding, row after row
+    column: Tensor  # (T,)
 
     @property
     def num_tokens(self) -> int:
@@ -106,6 +108,8 @@ class EpochLoader:
 class TrainLoader(EpochLoader):
     """Shuffled batches of sequences of like length, the same in every run with the same seed and epoch.
 
+    The host plans an epoch, and so knows every shape before the device does: no step waits for the device to say one.
+
     Args:
         dataset: a prepared dataset; only its training part is read.
         max_seq_len: positions at most. A longer history is cut into windows of this length, counted from its end.
@@ -135,15 +139,15 @@ class TrainLoader(EpochLoader):
         user = np.repeat(np.arange(len(start)), windows)
         nth = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)  # 0: the latest window
         stop = end[user] - 1 - nth * max_seq_len  # one past the last input
-        self.user = torch.from_numpy(user).to(device)
-        self.stop = torch.from_numpy(stop).to(device)
         length = np.minimum(stop - start[user], max_seq_len)
-        self.length = torch.from_numpy(length).to(device)
-        self.start = torch.from_numpy(stop - length - start[user]).to(device)
+        self.user, self.stop, self.length, self.start = (
+            torch.from_numpy(array).to(device) for array in (user, stop, length, stop - length - start[user])
+        )
         self.items = torch.from_numpy(dataset.item_id).to(device)
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.planned = torch.from_numpy(length)  # (W,) on the host
         # Lengths do not change, so neither does the plan: how many sequences each batch takes, longest first.
-        self.sizes = batch_sizes(self.length.cpu().numpy(), tokens_per_batch, world_size)
+        self.sizes = batch_sizes(length, tokens_per_batch, world_size)
 
     def __len__(self) -> int:
         return len(self.sizes) // self.world_size
@@ -151,20 +155,19 @@ class TrainLoader(EpochLoader):
     def __iter__(self) -> Iterator[TrainBatch]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         # Lengths blurred by 10%, so that a sequence does not always meet the same neighbours.
-        blur = 0.9 + 0.2 * torch.rand(len(self.length), generator=generator).to(self.length.device)
-        groups = torch.split(torch.argsort(self.length * blur, descending=True), self.sizes)
+        blur = 0.9 + 0.2 * torch.rand(len(self.planned), generator=generator)
+        sequences = torch.argsort(self.planned * blur, descending=True)
+        shapes = [(int(each.max()), int(each.sum())) for each in torch.split(self.planned[sequences], self.sizes)]
+        groups = torch.split(sequences.to(self.items.device), self.sizes)
         order = torch.randperm(len(groups), generator=generator).tolist()
         for k in order[self.rank :: self.world_size][: len(self)]:
-            rows = groups[k]
+            rows, (width, total) = groups[k], shapes[k]
             stop, length = self.stop[rows], self.length[rows]
-            index, real = rows_between(stop - length, stop, int(length.max()))
-            yield TrainBatch(
-                self.user[rows],
-                (self.items[index] * real).long(),
-                (self.items[index + 1] * real).long(),
-                length,
-                self.start[rows],
-            )
+            index, real = rows_between(stop - length, stop, width)
+            row = torch.arange(len(rows), device=rows.device).repeat_interleave(length, output_size=total)
+            column = torch.arange(total, device=rows.device) - (length.cumsum(0) - length)[row]
+            items, targets = (self.items[index] * real).long(), (self.items[index + 1] * real).long()
+            yield TrainBatch(self.user[rows], items, targets, length, self.start[rows], row, column)
 
 
 class HistoryLoader:

@@ -22,7 +22,7 @@ class SampleBatch(NamedTuple):
     user_id: Tensor  # (B,)
     target_item: Tensor  # (B,)
     label: Tensor  # (B,) float, 1 = a click
-    item_seq: Tensor  # (B, L) oldest first, padded with 0 on the right
+    item_seq: Tensor  # (B, L) oldest first, padded with 0 on the right; L is the same in all batches
     rating_seq: Tensor  # (B, L) float, 0 at padding
     seq_len: Tensor  # (B,)
 
@@ -66,7 +66,10 @@ class SampleLoader(EpochLoader):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.rows = torch.from_numpy(sample_rows(dataset, split)).to(device)
+        rows = sample_rows(dataset, split)
+        self.rows = torch.from_numpy(rows).to(device)
+        longest = (rows - dataset.offsets[dataset.user_id[rows]]).max(initial=1)
+        self.width = max(1, min(max_history, int(longest)))  # one shape for all batches, known without the device
         self.items = torch.from_numpy(dataset.item_id).to(device)
         self.users = torch.from_numpy(dataset.user_id).to(device)
         self.ratings = torch.from_numpy(dataset.column(RATING)).to(device)
@@ -91,7 +94,7 @@ class SampleLoader(EpochLoader):
             user = self.users[block].long()
             start = torch.maximum(self.offsets[user], block - self.max_history)
             length = block - start
-            index, real = rows_between(start, block, max(int(length.max()), 1))
+            index, real = rows_between(start, block, self.width)
             yield SampleBatch(
                 user,
                 self.items[block].long(),

@@ -81,17 +81,18 @@ class SASRec(RecModule):
         return queries, keys
 
     def candidates(self) -> Tensor | None:
-        """(N,) which items the loss compares with; None for all."""
+        """(C,) rows of the keys, in order, that the loss compares with; None for all but the padding."""
         return None
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Mean loss over the batch's real positions."""
-        row, column = batch.target_item.nonzero(as_tuple=True)
-        positions = row, column
+        positions = batch.row, batch.column
         queries, keys = self.ask(batch, positions)
-        keys, target = keys[1:], batch.target_item[positions] - 1  # row 0 of the keys is padding and is no candidate
-        if (candidates := self.candidates()) is not None:
-            keys, target = keys[candidates], (candidates.cumsum(0) - 1)[target]
+        target = batch.target_item[positions]
+        if (candidates := self.candidates()) is None:
+            keys, target = keys[1:], target - 1
+        else:
+            keys, target = F.embedding(candidates, keys), torch.searchsorted(candidates, target)
         loss = ranking_loss(self.loss, queries, keys, target, self.num_negatives, self.gbce_t)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
         return loss

@@ -21,17 +21,18 @@ class TextSASRec(SASRec):
     """
 
     warm: Tensor
+    warm_items: Tensor
 
     def __init__(self, text: ItemText, num_items: int, cold_items: bool = True, **sasrec: Any) -> None:
         super().__init__(num_items, **sasrec)
         self.text, self.cold_items = text, cold_items
-        self.has_cold = False
         self.register_buffer("warm", torch.ones(num_items + 1, dtype=torch.bool))  # trained on at least once
+        self.register_buffer("warm_items", torch.arange(1, num_items + 1), persistent=False)  # as (C,) rows
 
     def set_warm(self, count: Tensor) -> None:
         """Takes in the (N,) training counts of the items."""
         self.warm[1:] = count.to(self.warm.device) > 0
-        self.has_cold = not bool(self.warm[1:].all())
+        self.warm_items = self.warm[1:].nonzero()[:, 0] + 1
 
     def warm_ids(self) -> Tensor:
         """(N + 1, D) ID vectors; zero for cold items, whose vectors still are random."""
@@ -40,7 +41,7 @@ class TextSASRec(SASRec):
 
     def candidates(self) -> Tensor | None:
         """Without cold items: as wrong answers and nothing else, their texts would be pushed away."""
-        return self.warm[1:] if self.cold_items and self.has_cold else None
+        return self.warm_items if self.cold_items and len(self.warm_items) < self.num_items else None
 
     def scores(self, batch: EvalBatch) -> Tensor:
         """(B, N + 1); cold items are scored by their text, or last where `cold_items` is off."""
