@@ -54,16 +54,16 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def build_once(folder: Path, build: Callable[[Path], None], timeout: float = 3600) -> Path:
+def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """Returns `folder`, made by `build(temporary folder)` first if it does not exist yet.
 
-    Processes that need the same folder at the same time wait for the one that builds it (a lock file beside it, at
-    most `timeout` seconds). The caller puts the fingerprint of the inputs into the folder's name.
+    Processes that need the same folder at the same time wait for the one that builds it (a lock file beside it, which
+    a killed process leaves open). The caller puts the fingerprint of the inputs into the folder's name.
     """
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".lock-{folder.name}", timeout=timeout):
+    with FileLock(folder.parent / f".lock-{folder.name}"):
         if not folder.is_dir():
             temporary = folder.parent / f".tmp-{folder.name}"
             shutil.rmtree(temporary, ignore_errors=True)  # left by a killed build: nobody else holds the lock

@@ -21,7 +21,7 @@ import yaml
 from filelock import FileLock
 from jsonargparse import ArgumentError, ParserError, set_parsing_settings
 from lightning import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -52,6 +52,14 @@ class RunFolder(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams(self.config.as_dict())
+
+
+class StaysStopped(Callback):
+    """Ends a run at once that was stopped early and then killed: Lightning would train on for an epoch and more."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the checkpoint is restored."""
+        trainer.should_stop |= any(one.wait_count >= one.patience for one in trainer.early_stopping_callbacks)
 
 
 class RunCLI(LightningCLI):
@@ -182,7 +190,7 @@ class RunCLI(LightningCLI):
 def has_fast_bf16(accelerator: str) -> bool:
     """Whether bf16 matrix products have hardware here; without it they are several times slower than float32."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported()) or bool(torch.cpu._is_avx512_bf16_supported())
 
 
@@ -257,11 +265,13 @@ def _train(cli: RunCLI) -> Path:
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
     ckpt_path = run_folder.unfinished(run, plain_config(cli, cli.config)) or cli.config.ckpt_path
+    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        run.mkdir(parents=True, exist_ok=True)  # W&B starts from there when it looks for the commit that runs
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
     last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    trainer.callbacks += [clock, last]  # type: ignore[attr-defined]
+    trainer.callbacks += [clock, last, StaysStopped()]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
     best: str | None = None
     validates = cli.datamodule.dataset.info["num_val"] > 0

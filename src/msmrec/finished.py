@@ -22,11 +22,10 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
 
     A config whose model has nothing to train needs no checkpoint: it is evaluated, and leaves a run as train.py does.
     """
-    parser = argparse.ArgumentParser(description=evaluate.__doc__)
-    parser.add_argument("--run", help="run folder, as train.py left it")
-    parser.add_argument("--config", help="instead of --run: a config, with --ckpt_path where its model is trained")
-    parser.add_argument("--ckpt_path", help="checkpoint; by default the run's checkpoints/best.ckpt")
-    parser.add_argument("--split", choices=["val", "test"], default="test", help="which targets to rank")
+    parser = argparse.ArgumentParser("evaluate.py", allow_abbrev=False)  # evaluate.py explains the arguments
+    for name in ("--run", "--config", "--ckpt_path"):
+        parser.add_argument(name)
+    parser.add_argument("--split", choices=["val", "test"], default="test")
     known, overrides = parser.parse_known_args(args)
     if known.run:
         config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"

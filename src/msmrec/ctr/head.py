@@ -119,7 +119,8 @@ class LlamaCTR(ClickModule):
         made: LanguageModel = load(
             resolve(self.base, data.upstream), self.prompt, self.quantisation, lora_targets=self.lora_targets,
             gradient_checkpointing=self.gradient_checkpointing,
-            dtype=torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float32, **self.lora,
+            dtype=torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float32,
+            device=data.place()[0], **self.lora,
         )  # fmt: skip
         self.language_model = made.decoder
         self.register_buffer("answers", made.answers, persistent=False)

@@ -31,6 +31,7 @@ def load(
     lora_targets: list[str],
     gradient_checkpointing: bool,
     dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
 ) -> LanguageModel:
     """Loads a causal language model from a folder or the model hub and puts LoRA on it.
 
@@ -39,12 +40,13 @@ def load(
         quantisation: of the frozen weights, by bitsandbytes.
         lora_rank: 0 trains nothing of the language model.
         dtype: of what is not quantised.
+        device: where it will run; Lightning moves it there.
 
     Raises:
         InputError: the weights are not there or may not be had, bitsandbytes or peft is missing, or an answer is more
             than one token.
     """
-    tokenizer, whole = load_causal_lm(base, quantisation, dtype)
+    tokenizer, whole = load_causal_lm(base, quantisation, dtype, device)
     whole.config.use_cache = False
     rows = [answer_token(tokenizer, answer) for answer in (template.yes, template.no)]
     answers = whole.get_output_embeddings().weight[rows].detach().float().clone()

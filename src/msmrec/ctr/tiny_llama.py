@@ -185,7 +185,8 @@ class TinyLlama(Module):
         rows = sample_rows(data.dataset, TRAIN)
         order = np.random.default_rng(data.seed).permutation(len(rows))
         count = min(self.train_samples, len(rows))
-        rows = rows[order[(self.current_epoch * count + np.arange(count)) % len(rows)]]
+        epoch = self.current_epoch if self.trainer.reload_dataloaders_every_n_epochs else 0  # type: ignore[attr-defined]
+        rows = rows[order[(epoch * count + np.arange(count)) % len(rows)]]
         flat, length = self._with_answers(data, rows)
         ids = self.tokenizer(self.texts, add_special_tokens=False, truncation=True, max_length=self.max_tokens - 2)
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id

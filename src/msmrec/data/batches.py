@@ -199,6 +199,8 @@ class HistoryLoader:
         return -(-len(self.user) // self.batch_size)
 
     def __iter__(self) -> Iterator[EvalBatch]:
+        if not len(self.user):
+            return
         for rows in torch.split(torch.arange(len(self.user), device=self.user.device), self.batch_size):
             start, end, last = self.start[rows], self.end[rows], self.last[rows]
             length = (end - start).clamp(max=self.max_seq_len)

@@ -38,15 +38,15 @@ class Clock(Callback):
         """The last batch ends the epoch's training; validation comes after it."""
         self.tokens += batch.num_tokens
         if trainer.is_last_batch:
-            if torch.cuda.is_available():
+            if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.synchronize()
             self.seconds.append(time.perf_counter() - self._begun)
 
 
-def peak_memory_mb() -> float:
-    """Of the GPU where there is one, or else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def peak_memory_mb(device: torch.device) -> float:
+    """Of the GPU, or else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -86,6 +86,7 @@ def write_results(
                 pl.col(USER_ID, ITEM_ID, "label").cast(pl.Int32)
             ).write_parquet(path)
     trainer = model.trainer
+    device = trainer.strategy.root_device
     seconds = sum(clock.seconds)
     write_json(
         run / "metrics.json",
@@ -109,9 +110,9 @@ def write_results(
                 "seconds": round(time.time() - clock.started, 1),
                 "seconds_per_epoch": round(seconds / max(len(clock.seconds), 1), 2),
                 "tokens_per_second": round(clock.tokens / max(seconds, 1e-9)),
-                "peak_memory_mb": round(peak_memory_mb()),
+                "peak_memory_mb": round(peak_memory_mb(device)),
                 "parameters": sum(p.numel() for p in model.parameters()),
-                "device": _device(),
+                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
                 "threads": torch.get_num_threads(),
                 "precision": str(trainer.precision),
             },
@@ -126,12 +127,6 @@ def _plain(metrics: dict[str, float]) -> dict[str, float]:
 def _best_epoch(trainer: L.Trainer) -> int | None:
     path = getattr(trainer.checkpoint_callback, "best_model_path", "")
     return int(torch.load(path, map_location="cpu", weights_only=False)["epoch"]) if path else None
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return "cpu"
 
 
 def export_vectors(run: Path, model: Module) -> None:

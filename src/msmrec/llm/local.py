@@ -45,10 +45,10 @@ class LocalModel(ChatModel):
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-        tokenizer, model = load_causal_lm(self.model, self.quantisation, dtype)
-        if torch.cuda.is_available() and self.quantisation == "none":
-            model.cuda()
+        device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+        tokenizer, model = load_causal_lm(self.model, self.quantisation, dtype, device)
+        if self.quantisation == "none":
+            model.to(device)
         return tokenizer, model.eval()
 
     def ask(self, requests: Iterable[Request], answers: Answers) -> Iterator[Reply]:

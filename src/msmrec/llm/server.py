@@ -200,7 +200,8 @@ class _Session:
             except openai.BadRequestError as error:
                 if not wanted or not any(word in str(error) for word in ("response_format", "json_schema", wanted)):
                     raise
-                self.formats = self.formats[self.formats.index(wanted) + 1 :] or [""]
+                if wanted in self.formats:  # or a request in flight beside this one has been told before
+                    self.formats = self.formats[self.formats.index(wanted) + 1 :] or [""]
             except ValueError:  # 200, but its body is no JSON: cut on the way
                 attempts += 1
                 if attempts > self.server.max_retries:

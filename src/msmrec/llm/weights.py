@@ -10,13 +10,16 @@ from msmrec.artifacts import InputError
 Quantisation = Literal["none", "8bit", "4bit"]
 
 
-def load_causal_lm(base: str, quantisation: Quantisation, dtype: torch.dtype) -> tuple[Any, Any]:
+def load_causal_lm(
+    base: str, quantisation: Quantisation, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> tuple[Any, Any]:
     """Tokenizer and model.
 
     Args:
         base: folder in the Hugging Face format, or a name on the hub.
         quantisation: of the linear layers, by bitsandbytes.
         dtype: of what is not quantised.
+        device: where quantised weights will be used: on a GPU they are quantised there.
 
     Raises:
         InputError: the weights are not there or may not be had, or bitsandbytes is missing.
@@ -41,8 +44,8 @@ def load_causal_lm(base: str, quantisation: Quantisation, dtype: torch.dtype) ->
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
             )
         )
-        if torch.cuda.is_available():
-            options["device_map"] = {"": torch.cuda.current_device()}
+        if torch.device(device).type == "cuda":
+            options["device_map"] = {"": device}
     try:
         return AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:

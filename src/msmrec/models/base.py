@@ -114,8 +114,14 @@ class Module(L.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Keeps what `evaluate` gives."""
         enabled = torch.is_autocast_enabled(self.device.type) and not self.exact_evaluation
-        with torch.autocast(self.device.type, enabled=enabled):
-            self._parts.append(self.evaluate(batch))
+        products = torch.get_float32_matmul_precision()
+        if self.exact_evaluation:  # TF32 would round what goes into a product to ten bits
+            torch.set_float32_matmul_precision("highest")
+        try:
+            with torch.autocast(self.device.type, enabled=enabled):
+                self._parts.append(self.evaluate(batch))
+        finally:
+            torch.set_float32_matmul_precision(products)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""

@@ -197,8 +197,8 @@ class FieldEmbedding(nn.Module):
             (B, 3 W, D) for each window the mean of the items liked, of those not liked, and of the ratings' vectors.
         """
         back = recency(batch)[:, None]  # (B, 1, L)
-        limit = torch.tensor(list(windows), device=back.device)[:, None]
-        seen = (back >= 0) & (back < limit)  # (B, W, L)
+        # One by one: a tensor of the windows would be a copy from the host in every step.
+        seen = torch.cat([(back >= 0) & (back < window) for window in windows], 1)  # (B, W, L)
         liked = (batch.rating_seq > self.label_above)[:, None]
         groups = torch.stack([seen & liked, seen & ~liked], 2).flatten(1, 2)  # (B, 2 W, L)
         means = (_share(groups) @ items.float()).view(len(items), -1, 2, items.shape[-1])

@@ -19,8 +19,9 @@ class _ChunkedSoftmax(torch.autograd.Function):
 
     Loss and gradients are made in one pass: with P = softmax over a chunk's positive and keys, d/d queries =
     P K + (p - 1) positive and d/d keys = P' Q. Three matrix products and one exponential an element; the chunk stays
-    in the cache on a CPU. Under autocast the two products of the gradient are in its type, the logits in float32: at
-    cosine over 0.05 they reach 20, where bfloat16 knows only every eighth.
+    in the cache on a CPU. Under autocast the products, the logits and their exponentials are in its type, the positive's
+    score in float32. (At cosine over 0.05 logits reach 20, where bfloat16 knows only every eighth; in training that
+    averages out: see docs/results.md. Ranking needs float32.)
     """
 
     @staticmethod
@@ -29,22 +30,21 @@ class _ChunkedSoftmax(torch.autograd.Function):
         device = queries.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else queries.dtype
         low_q, low_k = queries.to(dtype), keys.to(dtype)
-        keys_t = keys.float().t().contiguous()
+        low_k_t = low_k.t().contiguous()
         grad_q = torch.empty_like(queries, dtype=torch.float32)
         grad_k = torch.zeros_like(keys, dtype=torch.float32)
         positive = (queries.float() * positives.float()).sum(1, keepdim=True)  # (T, 1)
         surplus = torch.empty_like(positive)  # p - 1
         loss = torch.zeros((), device=queries.device)
-        parts = (queries.float(), low_q, positive, target[:, None], grad_q, surplus)
-        for exact, q, right, mine, out, rest in zip(*(torch.split(x, chunk) for x in parts), strict=True):
-            logits = exact @ keys_t  # (chunk, K)
+        parts = (low_q, positive, target[:, None], grad_q, surplus)
+        for q, right, mine, out, rest in zip(*(torch.split(x, chunk) for x in parts), strict=True):
+            logits = q @ low_k_t  # (chunk, K)
             logits.scatter_(1, mine, -torch.inf)
             top = torch.maximum(logits.amax(1, keepdim=True), right)
             exp = logits.sub_(top).exp_()
             exp_right = (right - top).exp()
             total = exp.sum(1, keepdim=True) + exp_right
             loss += (total.log() + top - right).sum()
-            exp = exp.to(dtype)
             torch.div((exp @ low_k).float(), total, out=out)
             torch.sub(exp_right / total, 1, out=rest)
             grad_k += (exp.t() @ (q / total).to(dtype)).float()

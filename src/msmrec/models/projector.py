@@ -35,18 +35,26 @@ class ItemLoader(EpochLoader):
 
     Args:
         item_id: (n,) which items. batch_size: items a batch. device: where they lie. seed: with the epoch, the order.
+        rank, world_size: this process and how many there are; each gets an equal part of the epoch's order.
+        drop_last: leaves out what cannot be shared equally, so that no process waits for a batch of another's.
     """
 
-    def __init__(self, item_id: Tensor, batch_size: int, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, item_id: Tensor, batch_size: int, device: torch.device, seed: int, rank: int = 0, world_size: int = 1,
+        drop_last: bool = True,
+    ) -> None:  # fmt: skip
         self.item_id, self.batch_size, self.seed = item_id.to(device), batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        whole, rest = divmod(len(item_id), world_size)
+        self.share = whole + (not drop_last and rank < rest)
 
     def __len__(self) -> int:
-        return -(-len(self.item_id) // self.batch_size)
+        return -(-self.share // self.batch_size)
 
     def __iter__(self) -> Iterator[ItemBatch]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self.item_id), generator=generator).to(self.item_id.device)
-        for rows in torch.split(order, self.batch_size):
+        for rows in torch.split(order[self.rank :: self.world_size][: self.share], self.batch_size):
             yield ItemBatch(self.item_id[rows])
 
 
@@ -244,12 +252,13 @@ class Projector(Module):
 
     def train_loader(self, data: RecDataModule) -> ItemLoader:
         """Items with both vectors, less the held-out ones."""
-        return ItemLoader(self._items(TRAIN), self.batch_size, data.place()[0], data.seed)
+        device, rank, world_size = data.place()
+        return ItemLoader(self._items(TRAIN), self.batch_size, device, data.seed, rank, world_size)
 
     def eval_loader(self, data: RecDataModule, split: int) -> ItemLoader:
-        """The held-out items, in one batch."""
-        items = self._items(split)
-        return ItemLoader(items, max(len(items), 1), data.place()[0], data.seed)
+        """The held-out items, in one batch a process."""
+        items, (device, rank, world_size) = self._items(split), data.place()
+        return ItemLoader(items, max(len(items), 1), device, data.seed, rank, world_size, drop_last=False)
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
         """Held-out items."""

@@ -78,8 +78,8 @@ class RecModule(Module):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Popularity and genres of the dataset's items, on the device."""
-        if self._catalogue is None:
+        """Popularity and genres of the dataset's items, on the model's device, which may have changed since `setup`."""
+        if self._catalogue is None or self._catalogue.tier.device.type != self.device.type:
             self._catalogue = catalogue_of(self._dataset(), self.device)
         return self._catalogue
 

@@ -106,7 +106,7 @@ class LLMReranker(Reranker):
         """Order, reasons by item, and what had to be mended, of one reply."""
         if reply.content is None:
             return candidates, {}, [f"fell back: {': '.join(reply.note.split(' (')[0].split(': ')[:2])}"]
-        named = [int(i) if isinstance(i, int | float) or str(i).strip().isdigit() else -1 for i in reply.content["ids"]]
+        named = [_whole(i) for i in reply.content["ids"]]
         known, happened = set(candidates), []
         good = [item for item in named if item in known]
         if len(good) < len(named):
@@ -119,3 +119,11 @@ class LLMReranker(Reranker):
         said = reply.content.get("reasons", [])
         why = {item: str(text) for item, text in zip(named, said, strict=False) if item in known}
         return [*once, *(item for item in candidates if item not in set(once))], why, happened
+
+
+def _whole(said: object) -> int:
+    """A number as a language model may write it, -1 where it is none."""
+    try:
+        return int(str(said)) if not isinstance(said, float) else int(said)
+    except (ValueError, OverflowError):
+        return -1

@@ -195,7 +195,10 @@ class TwoStage(Module):
     def _reranked(
         self, data: RecDataModule, reranker: Reranker, key: str, users: np.ndarray, found: Candidates
     ) -> Reranked:
-        """The second stage's lists, kept unless some of them fell back on the first stage: those are asked again."""
+        """The second stage's lists, kept unless some of them fell back on the first stage.
+
+        Then the model is asked again where a server failed; an answer that could not be used is kept and read again.
+        """
         folder = data.cache / "lists" / f"{data.dataset.info['name']}-{fingerprint(key, reranker.fingerprint)}"
         if folder.is_dir():
             items = pl.read_parquet(folder / "lists.parquet")[ITEM_ID].to_numpy()

@@ -43,7 +43,8 @@ class RetrievalCallback(Callback):
 
     Built when Lightning asks for the loader of an epoch: before the first one, and between epochs as often as
     `trainer.reload_dataloaders_every_n_epochs` says. That must equal `every_n_epochs`, or Lightning would go on with
-    the loader of the first epoch. A resumed run takes the histories that its file holds.
+    the loader of the first epoch. A resumed run takes the histories that its file holds; resumed between two builds, it
+    has the next one `every_n_epochs` after that.
 
     Args:
         every_n_epochs: epochs between builds; 0 builds once. Where the model trains no vectors, a rebuild finds what
@@ -59,6 +60,13 @@ class RetrievalCallback(Callback):
         self._probe: np.ndarray | None = None  # last build's histories of the probes
         self.metrics: dict[str, float] = {}  # of the last build
         self._stale = True  # vectors are not those of the present weights
+        self._moved = False  # weights have been trained since, vectors perhaps among them
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes that vectors may have moved: validation comes before the end of its epoch."""
+        self._moved = True
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Checks that loaders are reloaded as often as histories are rebuilt."""
@@ -88,7 +96,7 @@ class RetrievalCallback(Callback):
 
     def for_evaluation(self, pl_module: Any, data: RecDataModule, rows: np.ndarray) -> np.ndarray:
         """(S, K) histories in the order of the prompt. Called when weights are restored and loaders are made."""
-        if self._stale:
+        if self._stale or (self._moved and pl_module.aligned_vectors() is not None):
             self._make_vectors(data, pl_module)
         history: np.ndarray = pl_module.retriever.arrange(pl_module.retriever.choose(data, rows))
         return history
@@ -106,7 +114,7 @@ class RetrievalCallback(Callback):
             moving = pl_module.aligned_vectors()
         pl_module.train(training)
         pl_module.retriever.build(data, None if moving is None else moving.float().cpu().numpy())
-        self._stale = False
+        self._stale = self._moved = False
 
     def _build(self, pl_module: Any, data: RecDataModule, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         trainer = pl_module.trainer

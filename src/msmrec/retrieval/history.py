@@ -44,21 +44,23 @@ def relevant_history(dataset: Dataset, spaces: Sequence[np.ndarray], rows: np.nd
         k: earlier ratings to keep.
 
     Returns:
-        Channel of (S, k), in the order of `rows`; of equally near ones the later comes first. Nearness is compared to
-        about 1 part in 500,000.
+        Channel of (S, k), in the order of `rows`; of equally near ones the later comes first. One space's products are
+        compared to 8e-6 of the longest vector's square, finer where histories are short.
     """
     spaces = [check_vectors(space, dataset.num_items) for space in spaces]
     best = np.full((len(rows), k), -1, np.int32)
     near = np.full((len(rows), k), -np.inf, np.float32)
     # An inner product is at most the longest vector's square; a mean of softmaxes at most 1.
     bound = 1.0 if len(spaces) > 1 else max(float((spaces[0] ** 2).sum(1).max()), 1e-12)
-    # Nearness in the high bits, place in the low ones: 31 bits in all, which is exact to 2e-6 of the bound for
-    # histories up to 4,096; longer ones take 52.
+    # Nearness in the high bits, place in the low ones: 31 bits in all, which is exact to 8e-6 of the bound for
+    # histories up to 4,096. Longer ones take 52, and so do means of softmaxes, which are about 1 / length.
     bits = max(int((rows - dataset.offsets[dataset.user_id[rows]]).max(initial=1)) - 1, 1).bit_length()
-    whole = torch.int32 if bits <= 12 else torch.int64
-    half = float((1 << ((31 if bits <= 12 else 52) - bits - 1)) - 1) / 2
+    short = bits <= 12 and len(spaces) == 1
+    whole = torch.int32 if short else torch.int64
+    half = float((1 << ((31 if short else 52) - bits - 1)) - 1) / 2
 
     def packed(product: Tensor) -> Tensor:
+        product = product if len(spaces) == 1 else product.double()
         return product.mul(half / bound).add_(half).round_().to(whole).bitwise_left_shift_(bits)
 
     products = _Products(spaces, packed, int((rows - dataset.offsets[dataset.user_id[rows]]).sum()))

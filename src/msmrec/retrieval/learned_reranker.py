@@ -21,11 +21,13 @@ class LearnedReranker(nn.Module):
     """Weights of candidates, and the click that they predict.
 
     Args:
+        middle, reach: of the rating scale, and how far its ends lie from there.
         hidden_dim: of the two-layer network.
     """
 
-    def __init__(self, hidden_dim: int = 16) -> None:
+    def __init__(self, middle: float, reach: float, hidden_dim: int = 16) -> None:
         super().__init__()
+        self.middle, self.reach = middle, max(reach, 1e-6)
         self.score = nn.Sequential(nn.Linear(FEATURES, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 1))
         self.answer = nn.Linear(2, 1)  # from the weighted and the plain mean of the ratings
 
@@ -42,10 +44,13 @@ class LearnedReranker(nn.Module):
         return odds
 
 
-def candidates(dataset: Dataset, relevant: Channel, rows: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
+def candidates(
+    dataset: Dataset, reranker: LearnedReranker, relevant: Channel, rows: np.ndarray
+) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
     """The union of both channels.
 
     Args:
+        reranker: knows the rating scale, which one user's ratings need not span.
         relevant: from `relevant_history`. rows: (S,) the samples.
 
     Returns:
@@ -64,9 +69,7 @@ def candidates(dataset: Dataset, relevant: Channel, rows: np.ndarray) -> tuple[n
     in_near = np.concatenate([np.ones_like(near), np.zeros_like(late)], 1).astype(np.float32)
     place = np.tile(1 / np.arange(1, k + 1, dtype=np.float32), (len(rows), 2))
     back = np.log1p(np.maximum(rows[:, None] - both, 0)).astype(np.float32)
-    scale = dataset.column(RATING)
-    rating = ((scale - (scale.min() + scale.max()) / 2) / max(float(np.ptp(scale)) / 2, 1e-6)).astype(np.float32)
-    rating = rating[both]
+    rating = ((dataset.column(RATING) - reranker.middle) / reranker.reach).astype(np.float32)[both]
     columns = (np.where(np.isfinite(similarity), similarity, 0), in_near, place * in_near, back, np.abs(rating))
     features = torch.from_numpy(np.stack(columns, -1).astype(np.float32))
     return both, features * real[..., None], torch.from_numpy(rating) * real, real
@@ -82,11 +85,12 @@ def fit(
     """
     # Lightning evaluates in inference mode, under which nothing can be trained.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        _, features, rating, real = candidates(dataset, relevant, rows)
-        wanted = torch.from_numpy(label.astype(np.float32))
+        scale = dataset.column(RATING)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            reranker = LearnedReranker()
+            reranker = LearnedReranker(float(scale.min() + scale.max()) / 2, float(np.ptp(scale)) / 2)
+        _, features, rating, real = candidates(dataset, reranker, relevant, rows)
+        wanted = torch.from_numpy(label.astype(np.float32))
         optimizer = torch.optim.Adam(reranker.parameters(), lr=0.02)
         for _ in range(steps):
             odds = reranker.click(reranker(features, real), rating, real)
@@ -98,7 +102,7 @@ def fit(
 
 def rerank_learned(dataset: Dataset, reranker: LearnedReranker, relevant: Channel, rows: np.ndarray) -> np.ndarray:
     """(S, K) int32 the candidates of highest weight, best first, -1 pads."""
-    both, features, _, real = candidates(dataset, relevant, rows)
+    both, features, _, real = candidates(dataset, reranker, relevant, rows)
     weight, index = reranker(features, real).topk(relevant.rows.shape[1], dim=1)
     chosen = np.take_along_axis(both, index.numpy(), 1)
     return np.where(torch.isfinite(weight).numpy(), chosen, np.int32(-1))

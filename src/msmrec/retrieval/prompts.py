@@ -84,7 +84,7 @@ class Prompts:
         heads = [f"{self.template.no_profile}\n"]
         fields = _fields(self.template.profile, "profile", self.dataset.users, ())
         for row in self.dataset.users.iter_rows(named=True):
-            known = fields and all(row[name] is not None for name in fields)
+            known = self.template.profile and all(row[name] is not None for name in fields)
             heads.append(f"{self.template.profile.format_map(row) if known else self.template.no_profile}\n")
         return heads
 

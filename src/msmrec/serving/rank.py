@@ -72,7 +72,7 @@ class Recommender:
     note: str = ""
 
     def rank(self, histories: Histories, k: int, allowed: np.ndarray | None = None) -> Ranked:
-        """The k best items that a user has not seen, of equal scores the lower item_id first on one device.
+        """The k best items that a user has not seen; the order of equal scores is the device's.
 
         Args:
             histories: of S users. k: length of the lists. allowed: (N + 1,) bool, items that may be recommended.

@@ -68,7 +68,7 @@ def read_histories(path: Path, items: pl.DataFrame) -> Requests:
     that a user has twice the later row counts. Ratings may stand beside and are not read: models rank by what was seen.
 
     Raises:
-        InputError: no readable file, a column or a value is missing, or no item of it is known.
+        InputError: no readable file, or a column or a value is missing.
     """
     table = read_table(path)
     frame = pl.DataFrame({"user": _column(table, USERS, path), "key": _column(table, ITEMS, path)})

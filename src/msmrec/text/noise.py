@@ -60,8 +60,9 @@ class TextNoise:
             drawn = pool.sample(len(words), with_replacement=True, seed=self.seed) if len(pool) else words[TEXT]
             hit = spoiled & pl.Series(generator.random(len(words)) < self.strength) & (words[TEXT] != "")
             words = words.with_columns(pl.when(hit).then(drawn).otherwise(TEXT).alias(TEXT))
-        joined = words.group_by(ROW, maintain_order=True).agg(pl.col(TEXT).str.join(" "))
-        return texts.with_columns(joined[TEXT])
+        joined = words.group_by(ROW).agg(pl.col(TEXT).str.join(" "))
+        rows = texts.with_row_index(ROW).select(ROW)  # a text of which no word is left is empty
+        return texts.with_columns(rows.join(joined, on=ROW, how="left", maintain_order="left")[TEXT].fill_null(""))
 
 
 def _ids(texts: pl.DataFrame) -> dict[str, pl.DataType]:

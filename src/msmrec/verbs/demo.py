@@ -5,6 +5,7 @@ gate's weights are held against the planted ones.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ def main(args: Sequence[str] = ()) -> dict[str, float]:
     Args:
         args: overrides for both trainings.
     """
+    os.environ.setdefault("WANDB_QUIET", "true")  # its summaries of each run would bury the two rows
     data = build(["--config", "demo_msmrec.yaml", *args], save=False).datamodule
     data.source.folder(data.root)  # its texts are read from the raw files, also where the dataset is prepared already
     rows = {}
