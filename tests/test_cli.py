@@ -131,6 +131,19 @@ def test_killed_and_resumed_equals_uninterrupted(config: str, tiny_args: list[st
     assert results[0]["test"] == results[1]["test"]
 
 
+def test_a_run_that_stopped_early_stays_stopped(tiny_args: list[str], tmp_path: Path) -> None:
+    """Killed in its last test, it is tested when it goes on, and not trained further."""
+    args = [*for_model("sasrec", tiny_args), "--trainer.max_epochs=40", "--trainer.check_val_every_n_epoch=1"]
+    args += ["--early_stopping.patience=2", "--model.init_args.lr=0.1", "--run_dir", str(tmp_path)]
+    run = train(["--config", "sasrec_ml100k.yaml", *args])
+    whole = json.loads((run / "metrics.json").read_text())
+    assert whole["train"]["epochs"] < 40
+    (run / "metrics.json").unlink()
+    train(["--config", "sasrec_ml100k.yaml", *args])
+    again = json.loads((run / "metrics.json").read_text())
+    assert again["train"]["epochs"] == whole["train"]["epochs"] and again["test"] == whole["test"]
+
+
 def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
     sasrec = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--run_dir", str(tmp_path / "a")]
     msmrec = ["--config", "msmrec_ml100k.yaml", *tiny_args, "--run_dir", str(tmp_path / "b")]

@@ -19,6 +19,7 @@ from msmrec.ctr.language_model import answer_token, load
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
 from msmrec.finished import evaluate, open_run
+from msmrec.retrieval.callback import RetrievalCallback
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 from msmrec.serving.ask_click import ClickAnswers
 from msmrec.serving.export_adapter import export_adapter
@@ -183,7 +184,16 @@ def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[st
     assert json.loads((whole / "metrics.json").read_text())["protocol"]["retrieval"]["retrieval/overlap@6"] == 1.0
 
 
-def test_joint_training_moves_the_vectors_and_the_retrieval(world: dict[str, Any]) -> None:
+def test_joint_training_moves_the_vectors_and_the_retrieval(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, make = [], RetrievalCallback._make_vectors
+
+    def noted(self: RetrievalCallback, data: Any, model: Any) -> None:
+        steps.append((model.trainer.state.fn, model.trainer.global_step))
+        make(self, data, model)
+
+    monkeypatch.setattr(RetrievalCallback, "_make_vectors", noted)
     joint = {"text": world["text"], "collaborative": "lightgcn_ml1m_clicks"}
     run = train(
         start(
@@ -201,6 +211,9 @@ def test_joint_training_moves_the_vectors_and_the_retrieval(world: dict[str, Any
     )
     record = json.loads((run / "metrics.json").read_text())
     assert record["protocol"]["retrieval"]["retrieval/overlap@6"] < 1.0
+    fitting = [step for stage, step in steps if stage == "fit"]
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["global_step"]
+    assert fitting[0] == 0 and fitting[-1] == last  # the last epoch is validated with the vectors that it ends with
     assert evaluate(["--run", str(run)])["test/auc"] == record["test"]["auc"]
 
 

@@ -38,6 +38,15 @@ def test_slices_weigh_every_user_once(tiny: Dataset, tmp_path: Path) -> None:
         assert (part["users"] * part["hit_rate@10"]).sum() == pytest.approx(tiny.num_users / 2)
 
 
+def test_a_user_whose_history_is_all_validation_is_in_the_slices(tiny_clicks: Dataset) -> None:
+    rows = pl.read_parquet(tiny_clicks.folder / "interactions.parquet", columns=["user_id", "split"])
+    tested = rows.filter(pl.col("split") == 2)["user_id"].unique()
+    late = set(tested) - set(rows.filter(pl.col("split") == 0)["user_id"])
+    assert late
+    users = pl.DataFrame({"user_id": tested, "hit_rate@10": 1.0, "ndcg@10": 1.0})
+    assert slices(users, tiny_clicks).row(0, named=True)["users"] == len(tested)
+
+
 def test_slices_are_right_for_a_known_pattern(tiny: Dataset, tmp_path: Path) -> None:
     """Hits exactly where the test item is of the head: 1 in that slice, 0 in the others."""
     test_rows = tiny.ends[1][1:]  # the row after training and validation

@@ -101,6 +101,16 @@ def test_a_server_without_json_schema_is_asked_with_less(proxy: FaultProxy, answ
 
 
 @CANNED_ONLY
+def test_refusals_of_requests_in_flight_together_are_learned_from_once(proxy: FaultProxy, answers: Answers) -> None:
+    proxy.content = json.dumps(SAID)
+    proxy.faults = lambda number, body: (
+        "400:response_format is not supported" if "response_format" in body else "canned"
+    )
+    replies = ask(OpenAIServer("m", proxy.url, in_flight=16), [question(k) for k in range(16)], answers)
+    assert [(reply.content, reply.note) for reply in replies] == [(SAID, "")] * 16
+
+
+@CANNED_ONLY
 def test_a_refused_request_leaves_the_others(proxy: FaultProxy, answers: Answers) -> None:
     proxy.content = json.dumps(SAID)
     proxy.faults = lambda number, body: "400:too long" if "Item 1" in body["messages"][0]["content"] else "canned"

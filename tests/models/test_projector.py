@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
-from msmrec.models.projector import Aligner, Alignment, alignment_metrics, info_nce
+from msmrec.models.projector import Aligner, Alignment, ItemLoader, alignment_metrics, info_nce
 from msmrec.text.encoder import TfidfSvdEncoder
 from msmrec.text.item_text import ItemText
 
@@ -74,3 +74,12 @@ def test_alignment_of_some_items_is_theirs_among_all_and_its_loss_asks_the_candi
     torch.testing.assert_close(alignment(candidates), every[candidates])
     wanted = info_nce(every[candidates], alignment.collaborative_vectors[candidates], torch.tensor([2, 0]), 0.1, True)
     torch.testing.assert_close(alignment.loss(alignment(candidates), candidates, item), wanted)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_processes_share_the_items(drop_last: bool) -> None:
+    loaders = [ItemLoader(torch.arange(1, 12), 2, torch.device("cpu"), 0, rank, 3, drop_last) for rank in range(3)]
+    seen = [torch.cat([batch.item_id for batch in loader]).tolist() for loader in loaders]
+    assert [len(list(loader)) for loader in loaders] == [len(loader) for loader in loaders]
+    assert len(set().union(*seen)) == sum(map(len, seen))
+    assert [len(items) for items in seen] == ([3, 3, 3] if drop_last else [4, 4, 3])

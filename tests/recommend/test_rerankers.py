@@ -81,6 +81,11 @@ def test_a_model_may_write_the_taste(proxy: FaultProxy, tiny: Dataset, tmp_path:
         ({"ids": [5, 4, 9]}, [5, 9, 7, 3], ["repaired: id not among the candidates"]),
         ({"ids": [5, 5, 9]}, [5, 9, 7, 3], ["repaired: repeated id"]),
         ({"ids": ["9", "x", 3]}, [9, 3, 5, 7], ["repaired: id not among the candidates"]),
+        (
+            {"ids": [float("nan"), 9.0, float("inf"), "²", " 3"]},
+            [9, 3, 5, 7],
+            ["repaired: id not among the candidates"],
+        ),
         ({"ids": [3]}, [3, 5, 7, 9], ["repaired: short list"]),
         ({"ids": []}, [5, 7, 9, 3], ["repaired: short list"]),
     ],

@@ -59,6 +59,25 @@ def test_several_spaces_mix_their_softmaxes(tiny_clicks: Dataset) -> None:
         np.testing.assert_allclose(mixed[found.rows[sample] - first], np.sort(mixed)[::-1][:3], atol=1e-5)
 
 
+def test_means_of_softmaxes_over_a_long_history_are_told_apart() -> None:
+    """Of 3,000 ratings each has about 1/3000: a comparison to 1e-5 would tie them by the hundred."""
+    count = 3_000
+    generator = np.random.default_rng(0)
+    spaces = [generator.standard_normal((count + 1, 8)).astype(np.float32) for _ in range(2)]
+    spaces = [space / np.linalg.norm(space, axis=1, keepdims=True) for space in spaces]
+
+    class One(Dataset):
+        num_items, offsets = count, np.array([0, 0, count])
+        user_id, item_id = np.ones(count, np.int32), np.arange(1, count + 1, dtype=np.int32)
+
+        def __init__(self) -> None: ...
+
+    found = relevant_history(One(), spaces, np.array([count - 1]), 50).rows[0]
+    products = [np.exp(space[1:count].astype(np.float64) @ space[count]) for space in spaces]
+    mixed = sum(product / product.sum() for product in products)
+    assert (found == np.argsort(-mixed, kind="stable")[:50]).mean() > 0.95
+
+
 @pytest.mark.parametrize(("alpha", "beta"), [(2 / 3, 1.0), (0.5, 1.0), (0.8, 0.5), (1.0, 1.0), (0.0, 1.0)])
 def test_rerank_is_equation_8(tiny_clicks: Dataset, alpha: float, beta: float) -> None:
     rows, count = all_samples(tiny_clicks), 5
@@ -103,6 +122,8 @@ def test_a_learned_reranker_finds_what_predicts(tiny_clicks: Dataset) -> None:
         learned = fit(tiny_clicks, relevant, rows, label)
     chosen = rerank_learned(tiny_clicks, learned, relevant, rows)
     assert (chosen[:, 0] == rows - 1).mean() > 0.9 and (relevant.rows[:, 0] == rows - 1).mean() < 0.5
+    ratings = tiny_clicks.column(RATING)
+    assert (learned.middle - learned.reach, learned.middle + learned.reach) == (ratings.min(), ratings.max())
     for sample in range(len(rows)):
         got = chosen[sample][chosen[sample] >= 0].tolist()
         assert (

@@ -41,6 +41,11 @@ def test_truncated_texts_keep_their_first_words() -> None:
     assert odd["text"].to_list() == expected  # a text of one word keeps it
 
 
+def test_of_texts_truncated_to_nothing_nothing_is_left() -> None:
+    odd = changed(TextNoise("truncate", 0.5, strength=0.0))
+    assert odd["item_id"].n_unique() == 50 and (odd["text"] == "").all()
+
+
 def test_corrupted_texts_have_other_words_and_missing_ones_stay_missing() -> None:
     noise = TextNoise("corrupt", 1.0, strength=0.5)
     odd, noisy = changed(noise), noise(TEXTS)

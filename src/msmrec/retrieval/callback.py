@@ -43,8 +43,9 @@ class RetrievalCallback(Callback):
 
     Built when Lightning asks for the loader of an epoch: before the first one, and between epochs as often as
     `trainer.reload_dataloaders_every_n_epochs` says. That must equal `every_n_epochs`, or Lightning would go on with
-    the loader of the first epoch. A resumed run takes the histories that its file holds; resumed between two builds, it
-    has the next one `every_n_epochs` after that.
+    the loader of the first epoch. Validation has the vectors that its epoch ends with, but for the first one, whose
+    loader Lightning makes before the training. A resumed run takes the histories that its file holds; resumed between
+    two builds, it has the next one `every_n_epochs` after that.
 
     Args:
         every_n_epochs: epochs between builds; 0 builds once. Where the model trains no vectors, a rebuild finds what
@@ -65,7 +66,7 @@ class RetrievalCallback(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes that vectors may have moved: validation comes before the end of its epoch."""
+        """Notes that vectors may have moved: validation comes before the epoch's end."""
         self._moved = True
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
