@@ -81,12 +81,12 @@ class CausalTransformer(nn.Module):
         """(T, D) states at (T,) rows and (T,) columns.
 
         In evaluation, which asks for one position of each row, the last block is computed there alone: a third less
-        time for a network of two blocks. An exported graph can compare nothing and asks for nothing else.
+        time for a network of two blocks. An exported graph can compare nothing and asks for nothing else; training
+        compares nothing either, as that waits for the device.
         """
         row, column = positions
         rows = torch.arange(x.shape[0], device=x.device)  # len() would fix an exported batch
-        one_each = torch.compiler.is_exporting() or torch.equal(row, rows)
-        if self.training or not len(self.blocks) or not one_each:
+        if self.training or not len(self.blocks) or not (torch.compiler.is_exporting() or torch.equal(row, rows)):
             states: Tensor = self(x, seq_len)[positions]
             return states
         x = self._placed(x, seq_len)
