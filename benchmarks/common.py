@@ -62,8 +62,11 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+_told = False
+
+
 def emit(who: str, measures: dict[str, list[float]], packages: tuple[str, ...] = ("torch",), **more: Any) -> None:
-    """Prints the script's line.
+    """Prints a line of the script. The process's peak memory is told in its first one: it includes what came before.
 
     Args:
         who: whose numbers. measures: seconds of each repetition, by what was measured. packages: whose versions count.
@@ -75,5 +78,7 @@ def emit(who: str, measures: dict[str, list[float]], packages: tuple[str, ...] =
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    line = {"who": who, "measures": measures, "versions": versions, "peak_mb": round(peak_mb()), **more}
+    global _told
+    line = {"who": who, "measures": measures, "versions": versions, "peak_mb": None if _told else round(peak_mb())}
+    line, _told = line | more, True
     print("RESULT " + json.dumps(line), flush=True)

@@ -260,7 +260,7 @@ def main() -> None:
         print(json.dumps({"shape": args.shape, "where": where, "versions": versions, "rows": rows}))
         return
     print(f"{args.shape} Llama, {args.samples} samples, K {args.k}, window {args.window}, {where}, {versions}\n")
-    print("| weights | way | training, samples/s | scoring, samples/s | AUC | peak memory, GiB |")
+    print("| weights | way | training, samples/s | scoring, samples/s | AUC | process's peak so far, GiB |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         train, score = (spread(row[name]) for name in ("training", "scoring"))

@@ -177,7 +177,15 @@ def report(name: str, results: list[dict[str, Any]], about: dict[str, Any]) -> s
                     ratio = f"**{median(taken) / median(ours[what]):.2f}** ({low:.2f} to {high:.2f})"
                 spread = f"{min(taken):.3g} to {max(taken):.3g}" if len(taken) > 1 else "one run"
                 quality = ", ".join(f"{k} {v}" for k, v in r.get("quality", {}).items())
-                cells = [what, r["who"], f"{median(taken):.3g}", spread, ratio, f"{r['peak_mb']:,}", quality]
+                cells = [
+                    what,
+                    r["who"],
+                    f"{median(taken):.3g}",
+                    spread,
+                    ratio,
+                    f"{r['peak_mb']:,}" if r["peak_mb"] else "",
+                    quality,
+                ]
                 out.append("| " + " | ".join(cells) + " |")
         out.append("")
     for r in results:

@@ -107,7 +107,7 @@ def test_a_run_leaves_its_record_and_is_evaluated_again_to_the_last_digit(
         train(["--config", config, *for_model(config, tiny_args), "--run_dir", str(run)])
 
 
-@pytest.mark.parametrize("config", ["sasrec_ml100k.yaml", "msmrec_ml100k.yaml"])
+@pytest.mark.parametrize("config", ["msmrec_ml100k.yaml", "kar_ml100k.yaml"])
 def test_killed_and_resumed_equals_uninterrupted(config: str, tiny_args: list[str], tmp_path: Path) -> None:
     args = [*for_model(config, tiny_args), "--trainer.max_epochs=4"]
     whole = train(["--config", config, *args, "--run_dir", str(tmp_path / "whole")])

@@ -55,11 +55,11 @@ class RunFolder(SaveConfigCallback):
 
 
 class StaysStopped(Callback):
-    """Ends a run at once that was stopped early and then killed: Lightning would train on for an epoch and more."""
+    """Ends a resumed run at once that had been stopped early: Lightning would train on for an epoch and more."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the checkpoint is restored."""
-        trainer.should_stop |= any(one.wait_count >= one.patience for one in trainer.early_stopping_callbacks)
+        trainer.should_stop |= any(one.stopped_epoch > 0 for one in trainer.early_stopping_callbacks)
 
 
 class RunCLI(LightningCLI):
@@ -264,14 +264,15 @@ def train(args: Sequence[str] | None = None) -> Path:
 def _train(cli: RunCLI) -> Path:
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    ckpt_path = run_folder.unfinished(run, plain_config(cli, cli.config)) or cli.config.ckpt_path
+    resumed = run_folder.unfinished(run, plain_config(cli, cli.config))
+    ckpt_path = resumed or cli.config.ckpt_path
     if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
         run.mkdir(parents=True, exist_ok=True)  # W&B starts from there when it looks for the commit that runs
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
     last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    trainer.callbacks += [clock, last, StaysStopped()]  # type: ignore[attr-defined]
+    trainer.callbacks += [clock, last, *([StaysStopped()] if resumed else [])]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
     best: str | None = None
     validates = cli.datamodule.dataset.info["num_val"] > 0

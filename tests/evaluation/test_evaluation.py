@@ -68,8 +68,8 @@ def test_cold_users_and_cold_targets(tiny: Dataset, tmp_path: Path) -> None:
         pl.when(pl.col("user_id") <= 4).then(0.5).cast(pl.Float32).alias("cold_ndcg@10"),
     )
     table = {row["slice"]: row for row in slices(cold, tiny).iter_rows(named=True)}
-    assert table["cold target"]["users"] == 4 and table["cold target"]["ndcg@10"] == 0.5
-    assert table["cold target"]["hit_rate@10"] == pytest.approx(0.625)
+    assert table["cold target (recall@10)"]["users"] == 4 and table["cold target (recall@10)"]["ndcg@10"] == 0.5
+    assert table["cold target (recall@10)"]["hit_rate@10"] == pytest.approx(0.625)
     length = tiny.ends[0][1:] - tiny.offsets[1:-1]  # training ratings of each user
     fewest = sorted(length)[round(0.1 * (len(length) - 1))]
     few = [user + 1 for user in range(len(length)) if length[user] <= fewest]

@@ -6,6 +6,7 @@ done anywhere else here. The third of its defects, collaborative vectors that kn
 `LightGCN.leak`.
 """
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -43,7 +44,7 @@ def as_published(predictions: pl.DataFrame, dataset: Dataset, first: int = 10_00
         user_part, label_part = user[part], label[part].float()
         per_user = user_auc(prob[part], label_part, user_part)
         values = ctr_metrics(prob[part], label_part, per_user, torch.tensor(0.5))
-        return {name: values[name] for name in METRICS}
+        return {name: values.get(name, math.nan) for name in METRICS}
 
     whole, head = slice(None), slice(first)
     twice = torch.sigmoid(2 * prob - 1)  # softmax over (p, 1 - p)

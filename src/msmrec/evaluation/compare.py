@@ -18,7 +18,8 @@ from msmrec.evaluation.run_folders import Group, Run, doubts, find_runs, group_r
 from msmrec.evaluation.statistics import Array, bootstrap, holm, interval, paired_p
 from msmrec.evaluation.user_results import FROM_PREDICTIONS, UserResults, refuse_different_users, statistic
 
-LOWER_IS_BETTER = ("log_loss", "ece", "alignment", "uniformity")
+LOWER_IS_BETTER = ("log_loss", "ece", "alignment", "uniformity", "calibration", "gini")
+NEITHER = ("click_rate", "cold_users", "head_share", "cold_share")  # they describe, and more is not better or worse
 LEVEL = 0.05
 
 
@@ -178,6 +179,7 @@ def _infer(table: Comparison, groups: Sequence[Group], resamples: int, seed: int
         (k, column): values[:, place]
         for column, values in zip(statistics, drawn, strict=True)
         for place, k in enumerate(covered[column])
+        if np.isfinite(values[:, place]).all()  # so few users have the metric that a resample may draw none of them
     }
     for (k, column), values in draws.items():
         cell = table.rows[k].cells[column]
@@ -209,9 +211,10 @@ def _mark_best(table: Comparison, draws: dict[tuple[int, int], Array]) -> int:
     keys = []
     for column, metric in enumerate(table.metrics):
         cells = {k: cell for k, row in enumerate(table.rows) if (cell := row.cells[column])}
-        if len(cells) < 2 or metric == "click_rate":
+        name = metric.partition("@")[0]
+        if len(cells) < 2 or name in NEITHER or name.endswith("_undefined"):
             continue
-        worth = {k: -cell.mean if metric in LOWER_IS_BETTER else cell.mean for k, cell in cells.items()}
+        worth = {k: -cell.mean if name in LOWER_IS_BETTER else cell.mean for k, cell in cells.items()}
         best = max(worth, key=worth.__getitem__)
         for k, cell in cells.items():
             cell.best = worth[k] == worth[best]

@@ -11,6 +11,7 @@ import lightning as L
 import polars as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from msmrec.artifacts import atomic_file, write_json
 from msmrec.columns import ITEM_ID, RAW_USER_ID, USER_ID
@@ -27,6 +28,17 @@ class Clock(Callback):
         self.tokens = 0
         self._begun = 0.0
         self.started = time.time()
+
+    def state_dict(self) -> dict[str, Any]:
+        """So that a resumed run's times are those of all its sessions."""
+        return {"seconds": self.seconds, "tokens": self.tokens, "elapsed": time.time() - self.started}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Goes on from there in training; Lightning restores callbacks when it evaluates the best checkpoint too."""
+        state = checkpoint.get("callbacks", {}).get(self.state_key)
+        if state and trainer.state.fn == TrainerFn.FITTING:
+            self.seconds, self.tokens = list(state["seconds"]), state["tokens"]
+            self.started -= state["elapsed"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts an epoch."""

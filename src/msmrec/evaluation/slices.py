@@ -58,7 +58,7 @@ def users_of_slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
         ),
     ]
     if COLD[0] in users.columns:
-        cold = users.drop_nulls(COLD[0]).with_columns(pl.lit("cold target").alias("slice"))
+        cold = users.drop_nulls(COLD[0]).with_columns(pl.lit("cold target (recall@10)").alias("slice"))
         parts.append(cold.with_columns(pl.col(old).alias(new) for old, new in zip(COLD, METRICS, strict=True)))
     return pl.concat(part.select("slice", USER_ID, *METRICS) for part in parts)
 

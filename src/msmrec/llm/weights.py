@@ -19,7 +19,7 @@ def load_causal_lm(
         base: folder in the Hugging Face format, or a name on the hub.
         quantisation: of the linear layers, by bitsandbytes.
         dtype: of what is not quantised.
-        device: where quantised weights will be used: on a GPU they are quantised there.
+        device: where quantised weights are made and used; left to itself bitsandbytes takes a GPU that is there.
 
     Raises:
         InputError: the weights are not there or may not be had, or bitsandbytes is missing.
@@ -44,8 +44,7 @@ def load_causal_lm(
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
             )
         )
-        if torch.device(device).type == "cuda":
-            options["device_map"] = {"": device}
+        options["device_map"] = {"": str(device)}
     try:
         return AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:

@@ -66,18 +66,20 @@ def ctr_metrics(probs: Tensor, label: Tensor, per_user: UserAuc, threshold: Tens
         threshold: (), fitted on validation, for `accuracy_calibrated`.
 
     Returns:
-        auc, log_loss (nats), accuracy (at 0.5), accuracy_calibrated, user_auc (mean over users who have both labels,
-        weighted by their samples), ece (expected calibration error over 15 bins), click_rate.
+        auc, log_loss (nats), accuracy (at 0.5), accuracy_calibrated, ece (expected calibration error over 15 bins),
+        click_rate, and user_auc (mean over users who have both labels, weighted by their samples) where there are any.
     """
     clicked = label > 0.5
     valid = ~per_user.auc.isnan()
     weight = per_user.samples[valid].double()
-    return {
+    metrics = {
         "auc": float(binary_auroc(probs, clicked.long())),
         "log_loss": float(F.binary_cross_entropy(probs.double().clamp(1e-15, 1 - 1e-15), clicked.double())),
         "accuracy": float(((probs > 0.5) == clicked).double().mean()),
         "accuracy_calibrated": float(((probs > threshold) == clicked).double().mean()),
-        "user_auc": float((per_user.auc[valid] * weight).sum() / weight.sum().clamp(min=1)),
         "ece": float(binary_calibration_error(probs, clicked.long(), n_bins=15)),
         "click_rate": float(clicked.double().mean()),
     }
+    if bool(valid.any()):
+        metrics["user_auc"] = float((per_user.auc[valid] * weight).sum() / weight.sum())
+    return metrics

@@ -3,6 +3,8 @@
 import math
 import os
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +14,17 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.data.datamodule import RecDataModule
+
+
+@contextmanager
+def exact_products(enabled: bool = True) -> Iterator[None]:
+    """Float32 products without TF32, which rounds what goes into them to ten bits."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if enabled else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class Module(L.LightningModule):
@@ -114,14 +127,8 @@ class Module(L.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Keeps what `evaluate` gives."""
         enabled = torch.is_autocast_enabled(self.device.type) and not self.exact_evaluation
-        products = torch.get_float32_matmul_precision()
-        if self.exact_evaluation:  # TF32 would round what goes into a product to ten bits
-            torch.set_float32_matmul_precision("highest")
-        try:
-            with torch.autocast(self.device.type, enabled=enabled):
-                self._parts.append(self.evaluate(batch))
-        finally:
-            torch.set_float32_matmul_precision(products)
+        with exact_products(self.exact_evaluation), torch.autocast(self.device.type, enabled=enabled):
+            self._parts.append(self.evaluate(batch))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""
@@ -138,7 +145,9 @@ class Module(L.LightningModule):
     def _log_part(self, prefix: str) -> None:
         columns = [self._joined(list(column)) for column in zip(*self._parts, strict=True)]
         self._parts.clear()
-        metrics = {f"{prefix}/{name}": value for name, value in self.finish(prefix, self.gather(*columns)).items()}
+        with exact_products(self.exact_evaluation):
+            finished = self.finish(prefix, self.gather(*columns))
+        metrics = {f"{prefix}/{name}": value for name, value in finished.items()}
         self.log_dict(metrics, sync_dist=self.trainer.world_size > 1)  # the same on all processes
 
     def _joined(self, parts: list[Tensor]) -> Tensor:

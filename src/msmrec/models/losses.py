@@ -19,9 +19,9 @@ class _ChunkedSoftmax(torch.autograd.Function):
 
     Loss and gradients are made in one pass: with P = softmax over a chunk's positive and keys, d/d queries =
     P K + (p - 1) positive and d/d keys = P' Q. Three matrix products and one exponential an element; the chunk stays
-    in the cache on a CPU. Under autocast the products, the logits and their exponentials are in its type, the score of
-    the positive in float32. (At cosine over 0.05 logits reach 20, where bfloat16 knows only every eighth: in training
-    that averages out, see docs/results.md; in ranking it would not.)
+    in the cache on a CPU. Products, logits and their exponentials are in autocast's type, or else in that of the
+    queries; the score of the positive is in float32. (At cosine over 0.05 logits reach 20, where bfloat16 knows only
+    every eighth: in training that averages out, see docs/results.md; in ranking it would not.)
     """
 
     @staticmethod

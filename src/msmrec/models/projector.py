@@ -13,7 +13,7 @@ from msmrec.columns import TRAIN, VAL
 from msmrec.data.batches import EpochLoader
 from msmrec.data.datamodule import RecDataModule
 from msmrec.item_vectors import run_vectors
-from msmrec.models.base import Module
+from msmrec.models.base import Module, exact_products
 from msmrec.text.item_text import ItemText
 
 HELD_OUT = 0.1  # share of the items for validation, and again for test
@@ -246,6 +246,8 @@ class Projector(Module):
         self.part[both] = ((draw < 2 * HELD_OUT).long() + (draw < HELD_OUT).long())[both]
         if len(self._items(TRAIN)) < 2:
             raise InputError("fewer than two items with both vectors are left to train on; nothing to align")
+        if len(self._items(VAL)) < self.trainer.world_size:
+            raise InputError(f"{len(self._items(VAL))} items are held out, fewer than processes: train it in one")
 
     def _items(self, part: int) -> Tensor:
         return (self.part == part).nonzero()[:, 0]
@@ -290,7 +292,7 @@ class Projector(Module):
     def on_fit_start(self) -> None:
         """Measures the untrained map."""
         self.eval()
-        with torch.no_grad():
+        with torch.no_grad(), exact_products():
             self.before = self._measure(self._items(VAL))
         self.train()
         for logger in self.trainer.loggers:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +18,13 @@ from msmrec.report.run_files import RunFiles
 from msmrec.report.training import curve, curve_axis, shown_curves
 
 
-def write_comparison(table: Comparison, paths: Sequence[Path], path: Path, x: str | None = None) -> Page:
+def write_comparison(
+    table: Comparison,
+    paths: Sequence[Path],
+    path: Path,
+    x: str | None = None,
+    names: Literal["config", "folder"] = "config",
+) -> Page:
     """Writes one page for several runs.
 
     Args:
@@ -29,15 +36,15 @@ def write_comparison(table: Comparison, paths: Sequence[Path], path: Path, x: st
     if path.suffix != ".html":
         raise InputError(f"--page {path}: name an .html file")
     runs = find_runs(paths)
-    groups, _ = group_runs([run for run in runs if run.metrics is not None], x)
-    names = [group.name for group in groups]
+    groups, _ = group_runs([run for run in runs if run.metrics is not None], x, names)
+    rows = [group.name for group in groups]
     best = [
         (metric.replace("_", " "), number(row.cells[k].mean), row.name)  # type: ignore[union-attr]
         for k, metric in enumerate(table.metrics[:4])
         for row in table.rows
         if row.cells[k] and row.cells[k].best  # type: ignore[union-attr]
     ]
-    title = " · ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "No finished run"
+    title = " · ".join(rows[:4]) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "") or "No finished run"
     page = Page(title, table.notes[0] if table.notes else "", [(f"best {m}", v, n) for m, v, n in best], [])
     page.add("Results", lambda: _results(table, path))
     page.add("Slices", lambda: _slices(groups))
@@ -86,7 +93,7 @@ def _results(table: Comparison, path: Path) -> list[Block]:
                 series,
                 axis(metric.replace("_", " ") + UNITS.get(metric, "")),
                 f"{metric} of each config, with intervals",
-                "Lower is better." if metric in LOWER_IS_BETTER else "",
+                "Lower is better." if metric.partition("@")[0] in LOWER_IS_BETTER else "",
                 "config",
             )
         )

@@ -69,7 +69,7 @@ def _one_user(
     length = int(one.seq_len[0])
     items = one.item_seq[0, :length].tolist()
     start = max(0, length - LATEST)
-    weights = torch.cat([item_gate[0, start:length], user_gate[0, length - 1 : length]]).float().numpy()
+    weights = torch.cat([item_gate[0, start:length], user_gate[0, length - 1 : length]]).float().cpu().numpy()
     rows = [*(titles[i] for i in items[start:]), "the user, after all this"]
     figure = cells(
         rows,

@@ -1,7 +1,7 @@
 """A run folder as the sections of its report read it: whatever is there, and a sentence for what is not."""
 
 import re
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,8 @@ class RunFiles:
             raise Missing(
                 "The run has no csv/metrics.csv: its config turned the CSV logger off, or nothing was trained."
             )
-        parts = [
-            pl.read_csv(path, infer_schema_length=None).with_columns(part=pl.lit(k)) for k, path in enumerate(files)
-        ]
+        read = partial(pl.read_csv, infer_schema_length=None, null_values=["nan"])  # nan would make text of numbers
+        parts = [read(path).with_columns(part=pl.lit(k)) for k, path in enumerate(files)]
         logged = pl.concat(parts, how="diagonal_relaxed")
         if tests := [name for name in logged.columns if name.startswith("test/")]:
             last = logged.filter(pl.any_horizontal(pl.col(tests).is_not_null()))["step"].min()

@@ -43,9 +43,8 @@ class RetrievalCallback(Callback):
 
     Built when Lightning asks for the loader of an epoch: before the first one, and between epochs as often as
     `trainer.reload_dataloaders_every_n_epochs` says. That must equal `every_n_epochs`, or Lightning would go on with
-    the loader of the first epoch. Validation has the vectors that its epoch ends with, but for the first one, whose
-    loader Lightning makes before the training. A resumed run takes the histories that its file holds; resumed between
-    two builds, it has the next one `every_n_epochs` after that.
+    the loader of the first epoch. Where it is not 0, validation has the vectors that its epoch ends with. A resumed run
+    takes the histories that its file holds; where it is 2 or more, that run's next build may come as many epochs late.
 
     Args:
         every_n_epochs: epochs between builds; 0 builds once. Where the model trains no vectors, a rebuild finds what
@@ -62,6 +61,10 @@ class RetrievalCallback(Callback):
         self.metrics: dict[str, float] = {}  # of the last build
         self._stale = True  # vectors are not those of the present weights
         self._moved = False  # weights have been trained since, vectors perhaps among them
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Has the validation loader made again after this epoch: Lightning has made the first one before training."""
+        trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch = float("-inf")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

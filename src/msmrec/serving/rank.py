@@ -13,6 +13,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import GENRES, ITEM_ID, TEST, YEAR
 from msmrec.data.batches import EvalBatch, HistoryLoader
 from msmrec.data.prepare import Dataset
+from msmrec.models.base import exact_products
 from msmrec.models.rec_module import RecModule, unseen_scores
 from msmrec.run_folder import OpenRun
 
@@ -82,7 +83,7 @@ class Recommender:
         barred = None if allowed is None else torch.from_numpy(~allowed).to(self.device)
         items, scores = np.zeros((len(histories.user), k), np.int64), np.full((len(histories.user), k), -np.inf, "f4")
         parts = []
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_products():
             for batch in loader:
                 value = unseen_scores(self.scores(batch), batch)
                 parts.append(top_items(value if barred is None else value.masked_fill_(barred, -torch.inf), k))

@@ -46,7 +46,7 @@ def main(args: Sequence[str]) -> None:
     if given.page:
         from msmrec.report.compare_page import write_comparison  # plots are an extra
 
-        write_comparison(table, given.run, given.page, given.x)
+        write_comparison(table, given.run, given.page, given.x, given.names)
     text = render(table, given.format) + "\n"
     if given.out:
         with atomic_file(given.out) as path:
