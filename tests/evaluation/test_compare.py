@@ -118,6 +118,34 @@ def test_tests_are_paired_and_corrected(tmp_path: Path) -> None:
     assert [bool(row.cells[0] and (row.cells[0].best or row.cells[0].near_best)) for row in near] == [True, True]
 
 
+def test_a_metric_that_few_users_have_gets_no_interval_of_nothing(tmp_path: Path) -> None:
+    """Of 40 users one has a cold target: a third of the resamples draw none, where the metric is 0 / 0."""
+    runs = []
+    for name, value in (("a", 1.0), ("b", 0.0)):
+        run = write_run(tmp_path / name, random_hits(0.5, 0, 40), name)
+        table = pl.read_parquet(run / "per_user.parquet")
+        cold = pl.Series("cold_recall@10", [value, *[None] * 39], dtype=pl.Float64)
+        table.with_columns(cold).write_parquet(run / "per_user.parquet")
+        record = json.loads((run / "metrics.json").read_text())
+        record["test"]["cold_recall@10"] = value
+        (run / "metrics.json").write_text(json.dumps(record))
+        runs.append(run)
+    rows = small(*runs, metrics=["cold_recall@10", "hit_rate@10"], baseline="a").rows
+    cold, hits = rows[1].cells
+    assert cold and cold.mean == 0 and cold.interval is None and cold.p is None
+    assert hits and hits.interval is not None and hits.p is not None
+
+
+def test_what_is_better_smaller_and_what_is_neither(tmp_path: Path) -> None:
+    tests = {"a": {"gini@10": 0.9, "head_share@10": 0.3}, "b": {"gini@10": 0.5, "head_share@10": 0.6}}
+    runs = [write_run(tmp_path / name, [1, 0], name, {"test": test}) for name, test in tests.items()]
+    best = [
+        [bool(cell and cell.best) for cell in row.cells]
+        for row in small(*runs, metrics=["gini@10", "head_share@10"]).rows
+    ]
+    assert best == [[False, False], [True, False]]
+
+
 def test_what_differs_in_the_test_is_refused(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", [1, 0], "a")
     dataset = {"name": "tiny", "fingerprint": "f2"}

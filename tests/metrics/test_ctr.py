@@ -22,6 +22,13 @@ def test_by_hand() -> None:
     assert metrics["auc"] == pytest.approx(roc_auc_score(label, probs))
 
 
+def test_without_a_user_who_has_both_labels_there_is_no_user_auc() -> None:
+    probs, label = torch.tensor([0.9, 0.2, 0.6]), torch.tensor([1.0, 0.0, 1.0])
+    assert "user_auc" not in ctr_metrics(
+        probs, label, user_auc(probs, label, torch.tensor([1, 2, 3])), torch.tensor(0.5)
+    )
+
+
 def test_against_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(0)
     probs = (torch.rand(2000, generator=generator) * 20).round() / 20  # many ties

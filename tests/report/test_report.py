@@ -201,6 +201,13 @@ def test_curves_of_a_resumed_run(tmp_path: Path) -> None:
     assert curves.select("step", "val/ndcg@10").drop_nulls().rows() == [(9, 0.1), (19, 0.2), (29, 0.3)]
 
 
+def test_curves_of_a_run_that_diverged_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "csv" / "metrics.csv").write_text("epoch,step,train/loss\n0,9,5.0\n0,19,nan\n")
+    assert RunFiles(tmp_path).curves["train/loss"].to_list() == [5.0, None]
+
+
 def without_metrics(run: Path) -> None:
     (run / "metrics.json").unlink()
 

@@ -34,8 +34,9 @@ class Means:
     """(U, C): 1 for a mean over users, a user's samples for a mean over samples"""
 
     def at(self, weights: Array) -> Array:
-        """(R, U) -> (R, C)."""
-        ratio: Array = (weights @ self.numerator) / (weights @ self.denominator)
+        """(R, U) -> (R, C), NaN where nobody is drawn who has the metric."""
+        with np.errstate(invalid="ignore"):
+            ratio: Array = (weights @ self.numerator) / (weights @ self.denominator)
         return ratio
 
 
