@@ -60,7 +60,7 @@ class RetrievalCallback(Callback):
         self._probe: np.ndarray | None = None  # last build's histories of the probes
         self.metrics: dict[str, float] = {}  # of the last build
         self._stale = True  # vectors are not those of the present weights
-        self._moved = False  # weights have been trained since, vectors perhaps among them
+        self._trained = False  # the model trains vectors
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Has the validation loader made again after this epoch: Lightning has made the first one before training."""
@@ -69,8 +69,8 @@ class RetrievalCallback(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes that vectors may have moved: validation comes before the epoch's end."""
-        self._moved = True
+        """Notes that vectors have moved: validation comes before the epoch's end."""
+        self._stale |= self._trained
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Checks that loaders are reloaded as often as histories are rebuilt."""
@@ -100,7 +100,7 @@ class RetrievalCallback(Callback):
 
     def for_evaluation(self, pl_module: Any, data: RecDataModule, rows: np.ndarray) -> np.ndarray:
         """(S, K) histories in the order of the prompt. Called when weights are restored and loaders are made."""
-        if self._stale or (self._moved and pl_module.aligned_vectors() is not None):
+        if self._stale:
             self._make_vectors(data, pl_module)
         history: np.ndarray = pl_module.retriever.arrange(pl_module.retriever.choose(data, rows))
         return history
@@ -118,7 +118,7 @@ class RetrievalCallback(Callback):
             moving = pl_module.aligned_vectors()
         pl_module.train(training)
         pl_module.retriever.build(data, None if moving is None else moving.float().cpu().numpy())
-        self._stale = self._moved = False
+        self._stale, self._trained = False, moving is not None
 
     def _build(self, pl_module: Any, data: RecDataModule, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         trainer = pl_module.trainer
