@@ -71,6 +71,12 @@ def flat_rows(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return owner, np.arange(len(owner)) + np.repeat(start - (np.cumsum(length) - length), length)
 
 
+def share_of(count: int, rank: int, world_size: int, equal: bool) -> int:
+    """How many of `count` things a process gets; `equal`: all as many, the rest left out, so that none waits."""
+    whole, rest = divmod(count, world_size)
+    return whole + (not equal and rank < rest)
+
+
 def batch_sizes(length: np.ndarray, tokens_per_batch: int, world_size: int = 1) -> list[int]:
     """How many sequences each batch takes, longest first, so that none has more positions than allowed.
 

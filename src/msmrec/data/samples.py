@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from msmrec.columns import RATING, SPLIT
-from msmrec.data.batches import EpochLoader, rows_between
+from msmrec.data.batches import EpochLoader, rows_between, share_of
 from msmrec.data.prepare import Dataset
 
 
@@ -79,8 +79,7 @@ class SampleLoader(EpochLoader):
 
     def _mine(self) -> int:
         """Samples of this process: all processes train on equally many, and evaluate all between them."""
-        whole, rest = divmod(len(self.rows), self.world_size)
-        return whole + (not self.shuffle and self.rank < rest)
+        return share_of(len(self.rows), self.rank, self.world_size, equal=self.shuffle)
 
     def __len__(self) -> int:
         return -(-self._mine() // self.batch_size)

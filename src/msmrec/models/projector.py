@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
 from msmrec.columns import TRAIN, VAL
-from msmrec.data.batches import EpochLoader
+from msmrec.data.batches import EpochLoader, share_of
 from msmrec.data.datamodule import RecDataModule
 from msmrec.item_vectors import run_vectors
 from msmrec.models.base import Module, exact_products
@@ -45,8 +45,7 @@ class ItemLoader(EpochLoader):
     ) -> None:  # fmt: skip
         self.item_id, self.batch_size, self.seed = item_id.to(device), batch_size, seed
         self.rank, self.world_size = rank, world_size
-        whole, rest = divmod(len(item_id), world_size)
-        self.share = whole + (not drop_last and rank < rest)
+        self.share = share_of(len(item_id), rank, world_size, equal=drop_last)
 
     def __len__(self) -> int:
         return -(-self.share // self.batch_size)
