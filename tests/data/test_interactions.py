@@ -1,5 +1,7 @@
 """Validation, k-core and splits on tables of about ten rows."""
 
+from collections import Counter
+
 import numpy as np
 import polars as pl
 import pytest
@@ -40,6 +42,35 @@ def test_encode_sorts_by_user_time_and_file_order() -> None:
     # no title in the metadata, or no metadata at all: the raw id speaks for the item
     assert encoded.items.filter(pl.col("raw_item_id") == 20)["title"].item() == "20"
     assert encoded.items.filter(pl.col("raw_item_id") == 30)["genres"].to_list() == [[]]
+
+
+@pytest.mark.parametrize("spread", [1, 10**12, "words"])
+@pytest.mark.parametrize("times", [40, 2**62])
+def test_encode_equals_a_sort_of_rows(spread: int | str, times: int) -> None:
+    """Ids near each other, ids and times so far apart that they do not fit one number, and words."""
+    rng = np.random.default_rng(0)
+    pairs = rng.permutation(600)[:400]  # 20 users, 30 items, no pair twice
+    user, item, time = pairs // 30, pairs % 30, rng.integers(0, 40, 400) * (times // 40)
+    scale = 1 if spread == "words" else int(spread)
+    frame = pl.DataFrame({"raw_user_id": (user - 9) * scale, "raw_item_id": item * scale, "rating": 1.0})
+    frame = frame.with_columns(pl.col("rating").cast(pl.Float32), timestamp=pl.Series(time))
+    if spread == "words":
+        frame = frame.with_columns(pl.col("raw_user_id", "raw_item_id").cast(pl.String))
+    encoded = encode(RawData(frame, pl.DataFrame(), pl.DataFrame(), "ratings.dat"), 17, 9)
+
+    kept = frame.rows()
+    for _ in range(100):  # the core by hand
+        users, items = Counter(r[0] for r in kept), Counter(r[1] for r in kept)
+        kept = [r for r in kept if users[r[0]] >= 17 and items[r[1]] >= 9]
+    assert 0 < len(kept) < 400
+    users_seen, items_seen = (list(dict.fromkeys(r[k] for r in kept)) for k in (0, 1))
+    expected = sorted(kept, key=lambda r: (users_seen.index(r[0]), r[3]))
+    assert encoded.users["raw_user_id"].to_list() == users_seen
+    assert encoded.items["raw_item_id"].to_list() == items_seen
+    found = encoded.interactions
+    assert [users_seen[u - 1] for u in found["user_id"]] == [r[0] for r in expected]
+    assert [items_seen[i - 1] for i in found["item_id"]] == [r[1] for r in expected]
+    assert found["timestamp"].to_list() == [r[3] for r in expected]
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,8 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
             interactions, part = interactions.filter(pl.Series(stays)), part[stays]
         item = interactions[ITEM_ID].to_numpy()
         count = np.bincount(item[part == TRAIN], minlength=len(items) + 1)[1:]
-        interactions.with_columns(pl.Series(SPLIT, part)).write_parquet(folder / "interactions.parquet")
+        rows = interactions.with_columns(pl.Series(SPLIT, part))
+        rows.write_parquet(folder / "interactions.parquet", compression="lz4")  # 3/4 of the time, 1.5 of the size
         items.with_columns(pl.Series(COUNT, count), pl.Series(TIER, popularity_tiers(count))).write_parquet(
             folder / "items.parquet"
         )

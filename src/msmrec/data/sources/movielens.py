@@ -153,20 +153,21 @@ def _read_items(path: Path) -> pl.DataFrame:
     if path.suffix == ".csv":
         rows = pl.read_csv(path, schema_overrides={"movieId": pl.Int64, "title": pl.String, "genres": pl.String})
         ids, titles = rows["movieId"], rows["title"]
-        genres = [[] if g == "(no genres listed)" else g.split("|") for g in rows["genres"].fill_null("").to_list()]
+        genres = rows["genres"].fill_null("")
     else:
         fields = 3 if path.suffix == ".dat" else 24
         lines = _split_lines(path, "::" if path.suffix == ".dat" else "|", fields)
         ids = pl.Series([int(row[0]) for row in lines], dtype=pl.Int64)
         titles = pl.Series([row[1] for row in lines])
         if path.suffix == ".dat":
-            genres = [row[2].split("|") for row in lines]
+            genres = pl.Series([row[2] for row in lines], dtype=pl.String)
         else:
-            genres = [[g for g, flag in zip(_GENRES_100K, row[5:], strict=True) if flag == "1"] for row in lines]
+            flags = ([g for g, flag in zip(_GENRES_100K, row[5:], strict=True) if flag == "1"] for row in lines)
+            genres = pl.Series(["|".join(given) for given in flags], dtype=pl.String)
     year = titles.str.extract(r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$").cast(pl.Int32)
-    kinds = pl.Series(genres, dtype=pl.List(pl.String))
-    return pl.DataFrame({RAW_ITEM_ID: ids, TITLE: titles.str.strip_chars(), YEAR: year, GENRES: kinds}).with_columns(
-        pl.col(GENRES).list.eval(pl.element().filter(~pl.element().is_in(["unknown", ""])))
+    frame = pl.DataFrame({RAW_ITEM_ID: ids, TITLE: titles.str.strip_chars(), YEAR: year, GENRES: genres.str.split("|")})
+    return frame.with_columns(
+        pl.col(GENRES).list.eval(pl.element().filter(~pl.element().is_in(["unknown", "", "(no genres listed)"])))
     )
 
 
