@@ -83,7 +83,7 @@ def test_scores_are_the_formula(temperature: float | None) -> None:
     seq, length = torch.randint(1, 41, (3, 6)), torch.tensor([6, 6, 6])
     positions = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 2, 5])
     batch = TrainBatch(torch.tensor([1, 2, 3]), seq, seq, length, torch.tensor([0, 1, 5]), *positions)
-    queries, keys = model.ask(batch, positions)
+    queries, rows = model.ask(batch, positions)
     items = model.item_embedding.weight * (torch.arange(41) != 7)[:, None] + model.adaptor(model.item_text, ITEM)
     states = model.transformer(items[seq], length)
     # seen 1, 2, 1 + 3 and 5 + 6: snapshots none, of 2, of 4 and of 8 items; users have rows 1-3, 4-6, 7-9
@@ -93,7 +93,7 @@ def test_scores_are_the_formula(temperature: float | None) -> None:
     if temperature is not None:
         expected, items = F.normalize(expected, dim=-1) / temperature, F.normalize(items, dim=-1)
     torch.testing.assert_close(queries, expected)
-    torch.testing.assert_close(keys, items)
+    torch.testing.assert_close(model.keys(rows), items)
 
 
 def test_the_future_and_padding_do_not_change_the_past() -> None:

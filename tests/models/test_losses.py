@@ -6,7 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from msmrec.models.losses import bce_loss, ranking_loss, sampled_softmax_loss, softmax_loss
+from msmrec.models.losses import Keys, bce_loss, ranking_loss, sampled_softmax_loss, softmax_loss
+
+
+def rows_of(table: torch.Tensor) -> Keys:
+    return lambda rows: table if rows is None else F.embedding(rows, table)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, None])
@@ -42,7 +46,7 @@ def test_sampled_softmax_estimates_the_full_one_and_its_gradient() -> None:
     queries, keys = torch.randn(20, 8).div(2).requires_grad_(), torch.randn(15, 8, requires_grad=True)
     target = torch.randint(0, 15, (20,))
     full = F.cross_entropy(queries @ keys.T, target)
-    mean = torch.stack([softmax_loss(queries, keys, target, 12) for _ in range(300)]).mean()
+    mean = torch.stack([sampled_softmax_loss(queries, rows_of(keys), target, 15, 12) for _ in range(300)]).mean()
     assert mean.item() == pytest.approx(full.item(), abs=0.15)  # the log of an estimate is a little low
     pairs = zip(torch.autograd.grad(mean, (queries, keys)), torch.autograd.grad(full, (queries, keys)), strict=True)
     for found, expected in pairs:
@@ -55,7 +59,7 @@ def test_sampled_softmax_by_hand(shared_by: int) -> None:
     queries, keys = torch.randn(6, 4), torch.randn(5, 4)
     target = torch.tensor([0, 1, 2, 3, 4, 0])
     torch.manual_seed(3)
-    loss = sampled_softmax_loss(queries, keys, target, 3, shared_by)
+    loss = sampled_softmax_loss(queries, rows_of(keys), target, 5, 3, shared_by)
     torch.manual_seed(3)
     samples = torch.randint(5, (-(-6 // shared_by), 3))
     losses = []
@@ -70,7 +74,8 @@ def test_sampled_softmax_by_hand(shared_by: int) -> None:
 def test_sampled_softmax_of_hits_alone_is_zero() -> None:
     queries, keys = torch.randn(3, 4, requires_grad=True), torch.randn(2, 4)
     torch.manual_seed(0)
-    hits = [sampled_softmax_loss(queries, keys, torch.zeros(3, dtype=torch.long), 1) for _ in range(20)]
+    target = torch.zeros(3, dtype=torch.long)
+    hits = [sampled_softmax_loss(queries, rows_of(keys), target, 2, 1) for _ in range(20)]
     assert min(loss.item() for loss in hits) == 0  # the only draw was the target
     for loss in hits:
         assert torch.autograd.grad(loss, queries)[0].isfinite().all()
@@ -81,7 +86,7 @@ def test_gbce_is_bce_at_t_zero_and_calibrated_at_one() -> None:
 
     def loss(t: float | None) -> float:
         torch.manual_seed(1)
-        return bce_loss(queries, keys, target, 2, t).item()
+        return bce_loss(queries, rows_of(keys), target, 15, 2, t).item()
 
     assert loss(0.0) == pytest.approx(loss(None))
     # at t = 1 the positive's power is the sampling rate, 2 of 14
@@ -98,8 +103,14 @@ def test_every_loss_learns_a_toy(name: str) -> None:
     queries, keys = torch.nn.Parameter(torch.randn(6, 4)), torch.nn.Parameter(torch.randn(6, 4))
     target, optimizer = torch.arange(6), torch.optim.Adam([queries, keys], lr=0.1)
     for _ in range(150):
-        loss = ranking_loss(name, queries, keys, target, 3, 0.5)  # type: ignore[arg-type]
+        loss = ranking_loss(name, queries, rows_of(keys), target, 6, 3, 0.5)  # type: ignore[arg-type]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert ((queries @ keys.T).argmax(1) == target).all()
+
+
+def test_a_sample_as_large_as_the_catalogue_is_the_catalogue() -> None:
+    queries, keys, target = torch.randn(6, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+    loss = ranking_loss("sampled_softmax", queries, rows_of(keys), target, 5, 5)
+    torch.testing.assert_close(loss, F.cross_entropy(queries @ keys.T, target))

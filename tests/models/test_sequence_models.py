@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from msmrec.data.batches import EvalLoader, TrainLoader
 from msmrec.data.prepare import Dataset
+from msmrec.models.losses import Keys
 from msmrec.models.modality_gate import ModalityGate, causal_mean, masked_softmax
 from msmrec.models.msmrec import MSMRec
 from msmrec.models.sasrec import SASRec
@@ -143,9 +145,10 @@ def test_cold_items_are_scored_by_their_text_or_last(tiny: Dataset) -> None:
         assert (model.scores(batch)[:, [3, 4]] == -torch.inf).all()
 
 
-def test_the_loss_does_not_push_cold_items_away(tiny: Dataset) -> None:
+@pytest.mark.parametrize("temperature", [None, 0.05])
+def test_the_loss_does_not_push_cold_items_away(temperature: float | None, tiny: Dataset) -> None:
     """The softmax is over items trained on: a text that nothing was learned of gets no gradient as a wrong answer."""
-    model = msmrec(tiny.num_items, loss="softmax", temperature=None)
+    model = msmrec(tiny.num_items, loss="softmax", temperature=temperature)
     model.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     batch = next(iter(TrainLoader(tiny, 12, 256, torch.device("cpu"))))
     unused = [
@@ -155,11 +158,9 @@ def test_the_loss_does_not_push_cold_items_away(tiny: Dataset) -> None:
     model.set_warm(torch.tensor([i != cold for i in range(1, tiny.num_items + 1)]))
     seen: dict[str, torch.Tensor] = {}
 
-    def ranked(
-        name: str, queries: torch.Tensor, keys: torch.Tensor, target: torch.Tensor, *rest: object
-    ) -> torch.Tensor:
-        seen.update(keys=keys, target=target)
-        return (queries * keys[target]).sum()
+    def ranked(name: str, queries: torch.Tensor, keys: Keys, target: torch.Tensor, num_keys: int, *rest: object) -> Any:
+        seen.update(keys=keys(None), drawn=keys(torch.arange(num_keys)), target=target)
+        return (queries * keys(target)).sum()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("msmrec.models.sasrec.ranking_loss", ranked)
@@ -168,6 +169,7 @@ def test_the_loss_does_not_push_cold_items_away(tiny: Dataset) -> None:
         positions = batch.target_item.nonzero(as_tuple=True)
         assert len(seen["keys"]) == tiny.num_items - 1
         torch.testing.assert_close(seen["keys"][seen["target"]], keys[batch.target_item[positions]])
+        torch.testing.assert_close(seen["drawn"], seen["keys"])
         assert not (seen["keys"] == keys[cold]).all(1).any()
         model.cold_items = False  # then it ranks last, and may as well be a wrong answer
         model.training_step(batch, 0)

@@ -166,18 +166,15 @@ class KAR(TextSASRec):
         if snapshot is not None:
             rows, which = torch.unique(snapshot, return_inverse=True)  # a snapshot serves many positions
             states = states + F.embedding(which, self.adaptor(self.preferences[rows], USER))
-        return self._scaled(states), self._keys(items)
+        return self._scaled(states), items
 
     def ask(self, batch: TrainBatch | EvalBatch, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """As `forward`, each position with its last snapshot."""
         row, column = positions
         snapshot = self.snapshot(batch.user_id[row], batch.start[row] + column + 1)
-        queries, keys = self(batch.item_seq, batch.seq_len, positions, snapshot)
-        return queries, keys
-
-    def _keys(self, items: Tensor) -> Tensor:
-        return items if self.temperature is None else F.normalize(items, dim=-1)
+        queries, items = self(batch.item_seq, batch.seq_len, positions, snapshot)
+        return queries, items
 
     def item_embeddings(self) -> Tensor:
         """(N + 1, D) keys."""
-        return self._keys(self._items())
+        return self.keys(self._items())

@@ -17,7 +17,7 @@ from msmrec.artifacts import InputError
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.edges import EdgeBatch, EdgeLoader, training_edges
-from msmrec.models.losses import softmax_loss
+from msmrec.models.losses import ranking_loss
 from msmrec.models.rec_module import RecModule
 
 
@@ -315,11 +315,16 @@ class LightGCN(RecModule):
         if self.loss == "softmax":
             users = self._asked(vectors[:first_item])
             items = self._cosine(vectors[first_item + 1 :])  # without the padding
-            if self._whole:
-                loss = edge_softmax_loss(batch.user_id, batch.pos_item - 1, users, items)
+            target = batch.pos_item - 1
+            if self.num_negatives is None:
+                loss = edge_softmax_loss(batch.user_id, target, users, items)
             else:
                 user = F.embedding(batch.user_id, users)
-                loss = softmax_loss(user, items, batch.pos_item - 1, self.num_negatives)
+
+                def keys(rows: Tensor | None) -> Tensor:
+                    return items if rows is None else F.embedding(rows, items)
+
+                loss = ranking_loss("sampled_softmax", user, keys, target, len(items), self.num_negatives)
         else:
             assert self.sampler is not None, "the graph is built in setup, or given by set_edges"
             neg_items = self.sampler.draw(batch.user_id, self.num_negatives or 1)

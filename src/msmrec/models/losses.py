@@ -1,10 +1,11 @@
 """Losses over queries and keys: score(t, i) = queries[t] · keys[i].
 
-All take the same form, so that a model chooses one by name: BCE with sampled negatives (SASRec's), gBCE (gSASRec,
+A model chooses one by name: BCE with sampled negatives (SASRec's), gBCE (gSASRec,
 Petrov & Macdonald 2023), softmax over sampled negatives, and softmax over the whole catalogue.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LossName = Literal["softmax", "sampled_softmax", "bce", "gbce"]
+Keys = Callable[[Tensor | None], Tensor]
+"""(R,) rows of the catalogue to their (R, D) keys, None to the (N, D) keys of all: what is not drawn is not made."""
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
@@ -61,23 +64,18 @@ class _ChunkedSoftmax(torch.autograd.Function):
 SHARE_NEGATIVES = 128  # positions; see sampled_softmax_loss
 
 
-def softmax_loss(
-    queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int | None = None, chunk: int | None = None
-) -> Tensor:
+def softmax_loss(queries: Tensor, keys: Tensor, target: Tensor, chunk: int | None = None) -> Tensor:
     """Mean cross-entropy of `target` under softmax(queries · keys'), without the whole (T, N) logits in memory.
 
-    Equals `F.cross_entropy(queries @ keys.T, target)`, gradients included (a test holds that). With fewer
-    `num_negatives` than items it is `sampled_softmax_loss`.
+    Equals `F.cross_entropy(queries @ keys.T, target)`, gradients included (a test holds that).
 
     Args:
-        queries: (T, D). keys: (N, D). target: (T,) rows of `keys`. num_negatives: sampled items, or None for all.
+        queries: (T, D). keys: (N, D). target: (T,) rows of `keys`.
         chunk: rows at a time; by default what fits a cache.
 
     Returns:
         () mean loss.
     """
-    if num_negatives is not None and num_negatives < len(keys):
-        return sampled_softmax_loss(queries, keys, target, num_negatives)
     # Embedding, not keys[target]: the gradient of indexing adds in an order that depends on the threads.
     positives = F.embedding(target, keys)
     if chunk is None:
@@ -87,7 +85,7 @@ def softmax_loss(
 
 
 def sampled_softmax_loss(
-    queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, shared_by: int = SHARE_NEGATIVES
+    queries: Tensor, keys: Keys, target: Tensor, num_keys: int, num_negatives: int, shared_by: int = SHARE_NEGATIVES
 ) -> Tensor:
     """Mean cross-entropy of `target` against a uniform sample of items, drawn anew for every `shared_by` positions.
 
@@ -98,12 +96,13 @@ def sampled_softmax_loss(
     positions, and the mean over the batch would not cancel it. benchmarks/README.md has the difference, which is large.
 
     Args:
-        queries: (T, D). keys: (N, D). target: (T,) rows of `keys`. num_negatives: draws, with repetition.
+        queries: (T, D). keys: see `Keys`. target: (T,) rows from 0 to N - 1. num_keys: N.
+        num_negatives: draws, with repetition.
     """
     groups = -(-len(queries) // shared_by)
-    sample = torch.randint(len(keys), (groups, num_negatives), device=keys.device)
-    # One gather, so one gradient of the size of `keys`.
-    gathered = F.embedding(torch.cat([target, sample.flatten()]), keys).float()
+    sample = torch.randint(num_keys, (groups, num_negatives), device=queries.device)
+    # Asked for at once, so that there is one gradient of the size of the catalogue.
+    gathered = keys(torch.cat([target, sample.flatten()])).float()
     positives, others = gathered[: len(target)], gathered[len(target) :]
     with torch.autocast(queries.device.type, enabled=False):  # at cosine over 0.05, bfloat16 knows every eighth
         exact = queries.float()
@@ -111,25 +110,30 @@ def sampled_softmax_loss(
         padded = F.pad(exact, (0, 0, 0, groups * shared_by - len(queries))).view(groups, shared_by, -1)
         logits = torch.bmm(padded, others.view(groups, num_negatives, -1).mT).flatten(0, 1)[: len(queries)]
         hit = sample.repeat_interleave(shared_by, 0)[: len(queries)] == target[:, None]
-        wrong = logits.masked_fill(hit, -torch.inf).logsumexp(1) + math.log(len(keys) / num_negatives)
+        wrong = logits.masked_fill(hit, -torch.inf).logsumexp(1) + math.log(num_keys / num_negatives)
         return F.softplus(wrong - right).mean()
 
 
-def bce_loss(queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, gbce_t: float | None) -> Tensor:
+def bce_loss(
+    queries: Tensor, keys: Keys, target: Tensor, num_keys: int, num_negatives: int, gbce_t: float | None
+) -> Tensor:
     """Binary cross-entropy of the target against negatives of its own position (one in SASRec, more in gSASRec).
 
     gBCE raises the positive's probability to the power b = a (t (1 - 1/a) + 1/a), with a = num_negatives / (N - 1),
     which repairs the overconfidence that negative sampling causes; t = 0 is plain BCE, t = 1 is calibrated.
 
     Args:
-        queries: (T, D). keys: (N, D). target: (T,). num_negatives: a position. gbce_t: t, or None for plain BCE.
+        queries: (T, D). keys: see `Keys`. target: (T,) rows from 0 to N - 1. num_keys: N. num_negatives: a position.
+        gbce_t: t, or None for plain BCE.
     """
-    negative = torch.randint(0, len(keys), (len(target), num_negatives), device=queries.device)
-    positive_score = (queries * F.embedding(target, keys)).sum(-1).float()  # (T,)
-    negative_score = torch.einsum("td,tkd->tk", queries, F.embedding(negative, keys)).float()
+    negative = torch.randint(num_keys, (len(target), num_negatives), device=queries.device)
+    gathered = keys(torch.cat([target, negative.flatten()]))
+    positives, others = gathered[: len(target)], gathered[len(target) :].view(*negative.shape, -1)
+    positive_score = (queries * positives).sum(-1).float()  # (T,)
+    negative_score = torch.einsum("td,tkd->tk", queries, others).float()
     power = 1.0
     if gbce_t is not None:
-        rate = num_negatives / (len(keys) - 1)
+        rate = num_negatives / (num_keys - 1)
         power = rate * (gbce_t * (1 - 1 / rate) + 1 / rate)
     # log(sigmoid(s) ** power) = power * logsigmoid(s): no need for the paper's float64 detour.
     loss = -power * F.logsigmoid(positive_score) - F.logsigmoid(-negative_score).sum(-1)
@@ -137,19 +141,16 @@ def bce_loss(queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, 
 
 
 def ranking_loss(
-    name: LossName, queries: Tensor, keys: Tensor, target: Tensor, num_negatives: int, gbce_t: float
+    name: LossName, queries: Tensor, keys: Keys, target: Tensor, num_keys: int, num_negatives: int, gbce_t: float = 0.0
 ) -> Tensor:
-    """The loss called `name`; see the functions above.
+    """The loss called `name`; see the functions above. A sample as large as the catalogue is the catalogue.
 
     Args:
-        queries: (T, D) one a position with a target. keys: (N, D). target: (T,) rows of `keys`.
+        queries: (T, D) one a position with a target. keys: see `Keys`. target: (T,) rows from 0 to N - 1.
+        num_keys: N.
     """
-    match name:
-        case "softmax":
-            return softmax_loss(queries, keys, target)
-        case "sampled_softmax":
-            return softmax_loss(queries, keys, target, num_negatives)
-        case "bce":
-            return bce_loss(queries, keys, target, num_negatives, None)
-        case "gbce":
-            return bce_loss(queries, keys, target, num_negatives, gbce_t)
+    if name == "softmax" or (name == "sampled_softmax" and num_negatives >= num_keys):
+        return softmax_loss(queries, keys(None), target)
+    if name == "sampled_softmax":
+        return sampled_softmax_loss(queries, keys, target, num_keys, num_negatives)
+    return bce_loss(queries, keys, target, num_keys, num_negatives, gbce_t if name == "gbce" else None)

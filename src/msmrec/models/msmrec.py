@@ -130,7 +130,7 @@ class MSMRec(TextSASRec):
         states = self._scaled(self.transformer.at(fused, seq_len, positions))  # (T, D)
         weight = user_gate[positions].to(states.dtype)  # (T, M)
         asked = (states @ self.fuse_score).view(*weight.shape, -1) * weight[..., None]  # (T, M, E)
-        return torch.cat([states, asked.flatten(1)], 1), self._keys(ids, experts)
+        return torch.cat([states, asked.flatten(1)], 1), self._items(ids, experts)
 
     def score_parts(self, batch: EvalBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The summands of `scores`: <h, E_i>, <R_k h, y_ik>, and the user's gate w_k.
@@ -143,16 +143,22 @@ class MSMRec(TextSASRec):
         at = torch.arange(batch.seq_len.shape[0], device=batch.seq_len.device), batch.seq_len - 1
         states = self._scaled(self.transformer(fused, batch.seq_len)[at])
         asked = (states @ self.fuse_score).view(len(states), *experts.shape[1:])  # (B, M, E)
-        by_id = states @ self._keys(ids, experts)[:, : states.shape[1]].T
+        by_id = states @ self.keys(self._items(ids, experts))[:, : states.shape[1]].T
         return by_id, torch.einsum("bme,nme->bnm", asked, experts), user_gate[at].to(states.dtype)
 
-    def _keys(self, ids: Tensor, experts: Tensor) -> Tensor:
+    def _items(self, ids: Tensor, experts: Tensor) -> Tensor:
+        """(N + 1, D + M * E) E and y."""
         prior = masked_softmax(self.gate.bias.expand(self.present.shape), self.present, self.gate.top_k)  # (N + 1, M)
         fused = ids + (prior.to(experts.dtype)[..., None] * experts).flatten(1) @ self.fuse_item
-        if self.temperature is not None:
-            fused = F.normalize(fused, dim=-1)
         return torch.cat([fused, experts.flatten(1)], 1)
+
+    def keys(self, items: Tensor) -> Tensor:
+        """As SASRec.keys: cosine is that of E, not of y."""
+        if self.temperature is None:
+            return items
+        fused, experts = torch.split(items, list(self.fuse_score.shape), 1)
+        return torch.cat([F.normalize(fused, dim=-1), experts], 1)
 
     def item_embeddings(self) -> Tensor:
         """(N + 1, Dq) keys."""
-        return self._keys(self._ids(), self._experts())
+        return self.keys(self._items(self._ids(), self._experts()))

@@ -56,29 +56,32 @@ class SASRec(RecModule):
         self.transformer = CausalTransformer(embedding_dim, max_seq_len, num_layers, num_heads, dropout)
 
     def forward(self, item_seq: Tensor, seq_len: Tensor, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Queries and keys, whose products are the scores.
+        """Queries and items, whose `keys` they are multiplied with.
 
         Args:
             item_seq: (B, L), padded on the right. seq_len: (B,). positions: (T,) rows and (T,) columns of item_seq.
 
         Returns:
-            (T, Dq) what the state at each position asks, having seen items up to it; (N + 1, Dq) what items answer.
+            (T, Dq) what the state at each position asks, having seen items up to it; (N + 1, Dq) the catalogue.
         """
         states = self.transformer.at(self.item_embedding(item_seq), seq_len, positions)
-        return self._scaled(states), self.item_embeddings()
+        return self._scaled(states), self.item_embedding.weight
 
     def _scaled(self, states: Tensor) -> Tensor:
         return states if self.temperature is None else F.normalize(states, dim=-1) / self.temperature
 
+    def keys(self, items: Tensor) -> Tensor:
+        """(R, Dq) rows of the catalogue to (R, Dq) what these items answer; each row for itself."""
+        return items if self.temperature is None else F.normalize(items, dim=-1)
+
     def item_embeddings(self) -> Tensor:
         """(N + 1, Dq) keys."""
-        weight = self.item_embedding.weight
-        return weight if self.temperature is None else F.normalize(weight, dim=-1)
+        return self.keys(self.item_embedding.weight)
 
     def ask(self, batch: TrainBatch | EvalBatch, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """As `forward`, of a batch; for models that read more of it than the items."""
-        queries, keys = self(batch.item_seq, batch.seq_len, positions)
-        return queries, keys
+        queries, items = self(batch.item_seq, batch.seq_len, positions)
+        return queries, items
 
     def candidates(self) -> Tensor | None:
         """(C,) rows of the keys, in order, that the loss compares with; None for all but the padding."""
@@ -87,13 +90,19 @@ class SASRec(RecModule):
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Mean loss over the batch's real positions."""
         positions = batch.row, batch.column
-        queries, keys = self.ask(batch, positions)
+        queries, items = self.ask(batch, positions)
         target = batch.target_item[positions]
         if (candidates := self.candidates()) is None:
-            keys, target = keys[1:], target - 1
+            num_keys, target = self.num_items, target - 1
         else:
-            keys, target = F.embedding(candidates, keys), torch.searchsorted(candidates, target)
-        loss = ranking_loss(self.loss, queries, keys, target, self.num_negatives, self.gbce_t)
+            num_keys, target = len(candidates), torch.searchsorted(candidates, target)
+
+        def keys(rows: Tensor | None) -> Tensor:
+            if candidates is None:
+                return self.keys(items[1:] if rows is None else F.embedding(rows + 1, items))
+            return self.keys(F.embedding(candidates if rows is None else candidates[rows], items))
+
+        loss = ranking_loss(self.loss, queries, keys, target, num_keys, self.num_negatives, self.gbce_t)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
         return loss
 
@@ -107,5 +116,5 @@ class SASRec(RecModule):
 
     def scores(self, batch: EvalBatch) -> Tensor:
         """(B, N + 1) one matrix product."""
-        queries, keys = self._at_the_end(batch)
-        return queries @ keys.T
+        queries, items = self._at_the_end(batch)
+        return queries @ self.keys(items).T
