@@ -23,12 +23,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from msmrec.command import PYTORCH_SETTINGS
+
 HERE = Path(__file__).resolve().parent
 PYTORCH = f"torch=={version('torch').partition('+')[0]}"
 ENVIRONMENTS = {
     "torch": [PYTORCH, "rectools[torch]>=0.19", "torch_geometric>=2.6", "sentence-transformers>=5"],
     # RecBole's newest release needs numpy 1, the scipy of its time, and pkg_resources
     "recbole": [PYTORCH, "recbole==1.2.1", "numpy<2", "scipy<1.13", "pandas<3", "setuptools<81"],
+    "pandas": [PYTORCH, "pandas>=3"],  # RecTools holds an older one, which reads half as fast
     "replay": [PYTORCH, "replay-rec>=0.20", "lightning"],
 }
 
@@ -67,7 +70,7 @@ BENCHMARKS = {
     "load": Benchmark(
         "From the raw file to the first training batch: ML-1M, and 25 million generated ratings",
         3.0,
-        (Peer("load_plain.py", "torch"), Peer("load_rectools.py", "torch")),
+        (Peer("load_plain.py", "pandas"), Peer("load_rectools.py", "torch")),
     ),
     "lightgcn": Benchmark(
         "An epoch of LightGCN with BPR on ML-1M (dim 64, 3 layers, batch 2048)",
@@ -122,6 +125,8 @@ def measure(script: Path, python: Path | str, args: list[str], threads: int, lim
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS")
     env = {key: value for key, value in os.environ.items() if key not in unset}
     env |= {name: str(threads) for name in names}
+    if script.parent == HERE:  # ours, as its commands run
+        env = PYTORCH_SETTINGS | env
     env |= {"PYTHONPATH": f"{HERE}:{HERE.parent / 'src'}", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "true"}
     command = [str(python), str(script), *args]
     begin = time.perf_counter()

@@ -202,10 +202,6 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     """
     if "WANDB_API_KEY" not in os.environ and not Path("~/.netrc").expanduser().exists():
         os.environ.setdefault("WANDB_MODE", "offline")
-    # oneDNN and PyTorch keep what they prepared for each shape that a bf16 product on the CPU had, 1,024 of a kind.
-    # Batches by length have other shapes every time: memory grew by 9 MB a step (benchmarks/README.md).
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "64")
     # What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
