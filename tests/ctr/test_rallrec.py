@@ -151,28 +151,30 @@ def test_activations_are_recomputed_where_asked(trained: Path, world: dict[str, 
         assert [layer.gradient_checkpointing for layer in made.decoder.layers] == [asked, asked]
 
 
+class Killed(Exception):
+    pass
+
+
+def kill_in_epoch(epoch: int, args: list[str]) -> None:
+    def kill(self: LlamaCTR) -> None:
+        if self.current_epoch == epoch:
+            raise Killed
+        original(self)
+
+    original = LlamaCTR.on_train_epoch_start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LlamaCTR, "on_train_epoch_start", kill)
+        with pytest.raises(Killed):
+            train(args)
+
+
 def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[str, Any], trained: Path) -> None:
     # The schedule is constant, so that a run of one epoch is the first half of a run of two.
     changes = {"model.init_args.schedule": "constant"}
     whole = train(start(world, "whole", **changes))
     args = start(world, "halves", **changes)
 
-    class Killed(Exception):
-        pass
-
-    original = LlamaCTR.on_train_epoch_start
-
-    def kill(self: LlamaCTR) -> None:
-        if self.current_epoch == 1:
-            raise Killed
-        original(self)
-
-    LlamaCTR.on_train_epoch_start = kill  # type: ignore[method-assign]
-    try:
-        with pytest.raises(Killed):
-            train(args)
-    finally:
-        LlamaCTR.on_train_epoch_start = original  # type: ignore[method-assign]
+    kill_in_epoch(1, args)
     kept = world["folder"] / "halves" / "prompts" / "epoch=1.parquet"
     before = kept.read_bytes()
     halves = train(args)
@@ -182,6 +184,31 @@ def test_killed_between_epochs_it_goes_on_with_the_prompts_it_had(world: dict[st
     )
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
     assert json.loads((whole / "metrics.json").read_text())["protocol"]["retrieval"]["retrieval/overlap@6"] == 1.0
+
+
+@pytest.mark.parametrize(("every", "killed", "epochs", "builds"), [(2, 4, 5, [0, 2, 4]), (3, 5, 7, [0, 3, 6])])
+def test_a_killed_run_makes_its_next_build_when_it_is_due(
+    every: int, killed: int, epochs: int, builds: list[int], world: dict[str, Any], trained: Path
+) -> None:
+    changes = {
+        "trainer.callbacks.0.init_args.every_n_epochs": every, "trainer.max_epochs": epochs,
+        "model.init_args.resample": False, "trainer.limit_train_batches": 1, "trainer.limit_val_batches": 1,
+    }  # fmt: skip
+    name, built = f"every-{every}", []
+    args, make = start(world, name, **changes), RetrievalCallback._build
+
+    def noted(self: RetrievalCallback, model: Any, data: Any, epoch: int) -> Any:
+        built.append((epoch, model.current_epoch))
+        return make(self, model, data, epoch)
+
+    kill_in_epoch(killed, args)
+    for path in (world["folder"] / name / "prompts").glob(f"epoch={builds[-1]}.parquet"):
+        path.unlink()  # where it was killed after that build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RetrievalCallback, "_build", noted)
+        train(args)
+    assert (builds[-1], builds[-1]) in built  # for the epoch that it is due in, and then
+    assert len(list((world["folder"] / name / "prompts").glob("epoch=*.parquet"))) == len(builds)
 
 
 def test_joint_training_moves_the_vectors_and_the_retrieval(
@@ -219,7 +246,7 @@ def test_joint_training_moves_the_vectors_and_the_retrieval(
 
 def test_settings_that_would_mislead_are_refused(world: dict[str, Any], trained: Path) -> None:
     with pytest.raises(InputError, match="stale prompts"):
-        train(start(world, "stale", **{"trainer.callbacks.0.init_args.every_n_epochs": 2}))
+        train(start(world, "stale", **{"trainer.reload_dataloaders_every_n_epochs": 0}))
     with pytest.raises(InputError, match="needs a RetrievalCallback"):
         train(start(world, "bare", **{"trainer.callbacks": []}))
     with pytest.raises(InputError, match="one needs the other"):

@@ -41,10 +41,10 @@ class RetrievalCallback(Callback):
 
     How histories are chosen is the model's `retriever`.
 
-    Built when Lightning asks for the loader of an epoch: before the first one, and between epochs as often as
-    `trainer.reload_dataloaders_every_n_epochs` says. That must equal `every_n_epochs`, or Lightning would go on with
-    the loader of the first epoch. Where it is not 0, validation has the vectors that its epoch ends with. A resumed run
-    takes the histories that its file holds; where it is 2 or more, that run's next build may come as many epochs late.
+    Built when Lightning asks for the loader of an epoch: before the first one, and where `every_n_epochs` is not 0
+    before each, for which `trainer.reload_dataloaders_every_n_epochs` must be 1, or Lightning would go on with the
+    loader of the first epoch. Validation has the vectors that its epoch ends with then. A resumed run takes the
+    histories that its file holds.
 
     Args:
         every_n_epochs: epochs between builds; 0 builds once. Where the model trains no vectors, a rebuild finds what
@@ -77,11 +77,11 @@ class RetrievalCallback(Callback):
         if not isinstance(pl_module, ReadsPrompts):
             raise InputError(f"RetrievalCallback serves models that read prompts, not {type(pl_module).__name__}")
         reload = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
-        if stage == "fit" and reload != self.every_n_epochs:
+        # Not every_n_epochs: Lightning would count from where a resumed run goes on, not from the last build.
+        if stage == "fit" and reload != min(self.every_n_epochs, 1):
             raise InputError(
-                f"trainer.reload_dataloaders_every_n_epochs is {reload}, but"
-                f" RetrievalCallback.every_n_epochs is {self.every_n_epochs}: make them equal, or an epoch would train"
-                " on stale prompts"
+                f"trainer.reload_dataloaders_every_n_epochs is {reload}, but with RetrievalCallback.every_n_epochs"
+                f" {self.every_n_epochs} it must be {min(self.every_n_epochs, 1)}: epochs would train on stale prompts"
             )
         pl_module.histories = self
         self._stale = True
