@@ -12,6 +12,8 @@ trainer: prompts with the K latest ratings, in the order of the samples, padded 
 ours: the same prompts, of like length, padded on the right, two rows of the output matrix at the last position.
 window: K to K + window - 1 ratings, up to `window` neighbouring samples in one sequence (Retriever.window).
 
+All ways of a call have the environment of that call: for the Trainer as it comes, `--ways trainer` by itself.
+
 Without a base, or at the 8b shape, weights are random: then AUC says nothing.
 """
 
