@@ -313,16 +313,15 @@ class LightGCN(RecModule):
         nodes = [batch.user_id, batch.pos_item + first_item]
         vectors = self()
         if self.loss == "softmax":
-            users = self._asked(vectors[:first_item])
-            items = self._cosine(vectors[first_item + 1 :])  # without the padding
-            target = batch.pos_item - 1
+            users, target = self._asked(vectors[:first_item]), batch.pos_item - 1
+            items = vectors[first_item + 1 :]  # without the padding
             if self.num_negatives is None:
-                loss = edge_softmax_loss(batch.user_id, target, users, items)
+                loss = edge_softmax_loss(batch.user_id, target, users, self._cosine(items))
             else:
                 user = F.embedding(batch.user_id, users)
 
                 def keys(rows: Tensor | None) -> Tensor:
-                    return items if rows is None else F.embedding(rows, items)
+                    return self._cosine(items if rows is None else F.embedding(rows, items))
 
                 loss = ranking_loss("sampled_softmax", user, keys, target, len(items), self.num_negatives)
         else:
