@@ -91,15 +91,15 @@ def test_bad_rows_are_named(row: tuple[object, object, float, int], words: str) 
 
 def test_duplicates_can_keep_first_last_or_mean() -> None:
     twice = raw([*TEN, (8, 30, 1.0, 50), (8, 30, 3.0, 1)])  # the last one of the file is the first in time
-    kept = {rule: validate(twice, rule) for rule in ("first", "last", "mean")}  # type: ignore[arg-type]
+    kept = {rule: validate(twice, rule)[0] for rule in ("first", "last", "mean")}  # type: ignore[arg-type]
     for rule, rating, time, row in (("first", 3.0, 1, 9), ("last", 1.0, 50, 9), ("mean", 2.0, 50, 9)):
         frame = kept[rule]
         assert len(frame) == 10 and frame.columns == twice.interactions.columns
         assert frame.row(row) == (8, 30, rating, time)
     tied = raw([(1, 10, 2.0, 5), (1, 20, 4.0, 5), (1, 10, 5.0, 5)])
-    assert validate(tied, "first")["rating"].to_list() == [2.0, 4.0]  # ties in time by file order
-    assert validate(tied, "last")["rating"].to_list() == [4.0, 5.0]
-    assert validate(tied, "mean")["rating"].to_list() == [4.0, 3.5]
+    assert validate(tied, "first")[0]["rating"].to_list() == [2.0, 4.0]  # ties in time by file order
+    assert validate(tied, "last")[0]["rating"].to_list() == [4.0, 5.0]
+    assert validate(tied, "mean")[0]["rating"].to_list() == [4.0, 3.5]
 
 
 def test_k_core_iterates() -> None:

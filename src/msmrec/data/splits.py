@@ -39,7 +39,12 @@ def split(
     if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0:
         raise InputError(f"data.ratios {ratios}: three shares that sum to 1, the first above 0")
     part = np.full(len(user_id), TRAIN, dtype=np.int8)
-    _, start, count = np.unique(user_id, return_index=True, return_counts=True)
+    start = np.flatnonzero(np.diff(user_id, prepend=user_id[:1] - 1))
+    count = np.diff(start, append=len(user_id))
+    if name == "leave_one_out":
+        last = (start + count - 1)[count >= 3]
+        part[last], part[last - 1] = TEST, VAL
+        return part
     position = np.arange(len(user_id)) - np.repeat(start, count)  # 0 for a user's first row
     length = np.repeat(count, count)
     if name == "global_time":
@@ -50,10 +55,6 @@ def split(
         first = int(total * ratios[0] + 1e-9)
         second = first + int(total * ratios[1] + 1e-9)
         part[order] = TRAIN + (before >= first) * (VAL - TRAIN) + (before >= second) * (TEST - VAL)
-    elif name == "leave_one_out":
-        enough = length >= 3
-        part[enough & (position == length - 2)] = VAL
-        part[enough & (position == length - 1)] = TEST
     elif name == "user_random":
         shuffled = np.lexsort((np.random.default_rng(0).random(len(user_id)), user_id))
         val, test = (np.maximum((length * r + 1e-9).astype(int), (length >= 3) & (r > 0)) for r in ratios[1:])

@@ -31,16 +31,18 @@ class CausalBlock(nn.Module):
     def at(self, x: Tensor, column: Tensor) -> Tensor:
         """(B, L, D) and (B,) columns to (B, D): what `forward` gives there, without the work for the other positions.
 
-        They still are keys and values; queries, projections and the feed-forward layer are of one position a row.
+        Keys and values are not made either. A query meets the key W x + b of every position: q·(W x + b) is (W'q)·x and
+        a number that is the same for all of them, which a softmax does not see. And as its weights sum to 1, the mean
+        of values is the value of the mean. So one query a row reads the states as they are.
         """
-        batch, length, dim = x.shape
+        batch, _, dim = x.shape
         normed, rows = self.norm_attention(x), torch.arange(batch, device=x.device)
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = F.linear(normed[rows, column], weight[:dim], bias[:dim]).view(batch, self.num_heads, 1, -1)
-        others = F.linear(normed, weight[dim:], bias[dim:]).view(batch, length, 2, self.num_heads, -1)
-        key, value = others.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, L, D/H) each
-        seen = torch.arange(length, device=x.device) <= column[:, None]  # (B, L)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
+        weight, bias = self.qkv.weight.view(3, self.num_heads, -1, dim), self.qkv.bias.view(3, self.num_heads, -1)
+        query = torch.einsum("hed,bd->bhe", weight[0], normed[rows, column]) + bias[0]
+        asked = torch.einsum("hed,bhe->bhd", weight[1], query) * weight.shape[2] ** -0.5  # (B, H, D)
+        unseen = torch.arange(x.shape[1], device=x.device) > column[:, None]  # (B, L)
+        shares = (asked @ normed.mT).masked_fill(unseen[:, None], -torch.inf).softmax(-1)  # (B, H, L)
+        mixed = torch.einsum("hed,bhd->bhe", weight[2], shares @ normed) + bias[2]
         return self._after(x[rows, column], mixed.reshape(batch, dim))
 
     def _after(self, x: Tensor, mixed: Tensor) -> Tensor:
