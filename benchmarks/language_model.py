@@ -12,27 +12,25 @@ trainer: prompts with the K latest ratings, in the order of the samples, padded 
 ours: the same prompts, of like length, padded on the right, two rows of the output matrix at the last position.
 window: K to K + window - 1 ratings, up to `window` neighbouring samples in one sequence (Retriever.window).
 
-All ways of a call have the environment of that call: for the Trainer as it comes, `--ways trainer` by itself.
+`make bench` runs the Trainer in a process of its own, without our settings of PyTorch (peers/language_model_trainer.py).
 
 Without a base, or at the 8b shape, weights are random: then AUC says nothing.
 """
 
 import argparse
-import json
 import os
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from common import emit, peak_mb
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
@@ -59,6 +57,7 @@ TEMPLATE = PromptTemplate(  # as in configs/tiny_llama_ml1m.yaml
     entry="{rating} {title}", question="Next {title} {genres}",
 )  # fmt: skip
 LORA = {"lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "lora_targets": ["q_proj", "v_proj"]}
+WAYS = {"trainer": "transformers Trainer", "ours": "ours", "window": "ours, windows"}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -124,6 +123,7 @@ class Plain:
             model=get_peft_model(model, config), args=arguments, data_collator=self.collate,
             preprocess_logits_for_metrics=lambda logits, _: logits[:, -2, [self.yes, self.no]].float(),
         )  # fmt: skip
+        self.trainer.remove_callback(transformers.PrinterCallback)
 
     def samples(self, rows: np.ndarray, label: np.ndarray) -> list[list[int]]:
         """Tokens of prompts with their answer."""
@@ -171,8 +171,17 @@ def seconds(work: Callable[[], Any], repetitions: int, clock: Callable[[], float
     return taken
 
 
-def measure(way: str, args: argparse.Namespace, quantisation: str, base: str, dataset: Dataset) -> dict[str, Any]:
-    """One row of the table."""
+class Measured(NamedTuple):
+    """Seconds of each repetition, AUC, and the most memory: of the GPU, or of the process so far."""
+
+    training: list[float]
+    scoring: list[float]
+    auc: float
+    peak_mb: int
+
+
+def measure(way: str, args: argparse.Namespace, quantisation: str, base: str, dataset: Dataset) -> Measured:
+    """One way with weights of one kind."""
     clock = time.process_time if args.processor_time else time.perf_counter
     prompts = Prompts(dataset, TEMPLATE, 3.0)
     training, scored = (drawn(dataset, part, args.samples, args.k, args.window) for part in (TRAIN, TEST))
@@ -196,14 +205,8 @@ def measure(way: str, args: argparse.Namespace, quantisation: str, base: str, da
             auc = binary_auroc(logits, label.long())
             trained += seconds(lambda: ours.train(*training), args.repetitions - 1, clock)
             scoring = seconds(lambda: ours.score(*scored), args.repetitions, clock)
-    on_gpu = DEVICE.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    return {
-        "weights": {"none": "bf16"}.get(quantisation, quantisation), "way": way,
-        "training": [round(len(training[0]) / t, 1) for t in trained],
-        "scoring": [round(len(scored[0]) / t, 1) for t in scoring],
-        "auc": round(float(auc), 4), "peak_gib": round(peak / 2**30, 2),
-    }  # fmt: skip
+    peak = torch.cuda.max_memory_allocated() / 2**20 if DEVICE.type == "cuda" else peak_mb()
+    return Measured(trained, scoring, round(float(auc), 4), round(peak))
 
 
 def random_model(shape: str, base: str | None, prompts: Prompts, folder: Path) -> None:
@@ -221,6 +224,7 @@ def random_model(shape: str, base: str | None, prompts: Prompts, folder: Path) -
             tokenizer_file=str(folder / "tokenizer.json"), bos_token="<s>", pad_token="<s>"
         ).save_pretrained(folder)
     config = transformers.LlamaConfig(vocab_size=VOCABULARY[shape], max_position_embeddings=8192, **SHAPES[shape])
+    torch.manual_seed(0)  # the same in the process of the Trainer
     torch.set_default_dtype(torch.bfloat16)
     with DEVICE:
         transformers.LlamaForCausalLM(config).save_pretrained(folder)
@@ -241,37 +245,36 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=16)
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--processor-time", action="store_true", help="for a busy machine, with OMP_NUM_THREADS=1")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     args = parser.parse_args()
     root, cache = Path(os.environ.get("MSMREC_DATA", "data")), Path(os.environ.get("MSMREC_CACHE", "artifacts"))
     protocol = SplitProtocol(min_user_count=0, min_item_count=0, split="global_time", min_history=5)
     dataset = prepare(MovieLens("ml-1m"), root, cache, protocol)
     where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    random = args.base is None or args.shape != "tiny"
     with tempfile.TemporaryDirectory() as folder:
         base = args.base
-        if base is None or args.shape != "tiny":
+        if random:
             random_model(args.shape, args.base, Prompts(dataset, TEMPLATE, 3.0), Path(folder))
             base = folder
-        rows = []
-        for quantisation in args.quantisation:
-            for way in args.ways:
-                rows.append(measure(way, args, quantisation, base, dataset))
-                print(f"{quantisation} {way}: done", file=sys.stderr)
-    if args.json:
-        print(json.dumps({"shape": args.shape, "where": where, "versions": versions, "rows": rows}))
-        return
-    print(f"{args.shape} Llama, {args.samples} samples, K {args.k}, window {args.window}, {where}, {versions}\n")
-    print("| weights | way | training, samples/s | scoring, samples/s | AUC | process's peak so far, GiB |")
-    print("|---|---|---|---|---|---|")
-    for row in rows:
-        train, score = (spread(row[name]) for name in ("training", "scoring"))
-        print(f"| {row['weights']} | {row['way']} | {train} | {score} | {row['auc']:.4f} | {row['peak_gib']:.2f} |")
-
-
-def spread(rates: list[float]) -> str:
-    """Median, and the least and the most."""
-    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+        for way in args.ways:
+            kinds = [{"none": "bf16"}.get(quantisation, quantisation) for quantisation in args.quantisation]
+            measured = [measure(way, args, quantisation, base, dataset) for quantisation in args.quantisation]
+            measures, table = {}, []
+            for kind, done in zip(kinds, measured, strict=True):
+                rates = {}
+                for work, taken in (("training on", done.training), ("scoring", done.scoring)):
+                    measures[f"{kind}: {work} {args.samples:,} samples"] = taken
+                    rates[f"{work.split()[0]}, samples/s"] = f"{args.samples / statistics.median(taken):,.0f}"
+                row = {"way": WAYS[way], "weights": kind, **rates, "AUC": done.auc}
+                table.append({**row, "GPU, MB" if DEVICE.type == "cuda" else "process so far, MB": done.peak_mb})
+            emit(
+                WAYS[way],
+                measures,
+                ("torch", "transformers", "peft", "bitsandbytes"),
+                note=f"{args.shape} Llama, {where}; {args.samples:,} samples in steps of {args.batch}, K {args.k},"
+                f" windows of {args.window}" + "; weights are random, AUC says nothing" * random,
+                table=table,
+            )
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ BENCHMARKS = {
             Peer("sasrec_replay.py", "replay"),
             Peer("sasrec_recbole.py", "recbole"),
         ),
-        ((), ("--precision", "bf16-mixed")),
+        ((), ("--precision", "32-true")),
     ),
     "load": Benchmark(
         "From the raw file to the first training batch: ML-1M, and 25 million generated ratings",
@@ -83,7 +83,13 @@ BENCHMARKS = {
         (Peer("encode_sentence_transformers.py", "torch"),),
     ),
     "retrieval": Benchmark("Histories and prompts of all 970,009 click samples of ML-1M", 1.5),
-    "language_model": Benchmark("The language model's click head beside the plain recipe", 2.0, plain=True),
+    "language_model": Benchmark(
+        "The language model's click head beside the plain recipe",
+        2.0,
+        (Peer("language_model_trainer.py"),),
+        (("--ways", "ours", "window"),),
+        plain=True,
+    ),
     "index": Benchmark(
         "Building and searching an index of 10^4 to 10^6 items", 2.0, ours=(("--kinds", "ivf", "pq"),), plain=True
     ),

@@ -37,7 +37,7 @@ def test_ours_runs_on_the_tiny_world(tmp_path: Path) -> None:
     made = subprocess.run([*command, "--results", str(tmp_path)], capture_output=True, text=True, env={**os.environ})
     assert made.returncode == 0, made.stderr
     written = json.loads((tmp_path / "sasrec.json").read_text())
-    assert [result["who"] for result in written["results"]] == ["ours", "ours, bf16"], written
+    assert [result["who"] for result in written["results"]] == ["ours", "ours, float32"], written
     assert all(second > 0 for result in written["results"] for s in result["measures"].values() for second in s)
     table = (tmp_path / "sasrec.md").read_text()
     assert "| training, an epoch | ours |" in table and "NDCG@10 after 1 epochs" in table

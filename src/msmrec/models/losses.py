@@ -34,6 +34,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else queries.dtype
         low_q, low_k = queries.to(dtype), keys.to(dtype)
         low_k_t = low_k.t().contiguous()
+        buffer = low_q.new_empty(min(chunk, len(low_q)), len(low_k))  # fresh memory for each chunk costs page faults
         grad_q = torch.empty_like(queries, dtype=torch.float32)
         grad_k = torch.zeros_like(keys, dtype=torch.float32)
         positive = (queries.float() * positives.float()).sum(1, keepdim=True)  # (T, 1)
@@ -41,9 +42,9 @@ class _ChunkedSoftmax(torch.autograd.Function):
         loss = torch.zeros((), device=queries.device)
         parts = (low_q, positive, target[:, None], grad_q, surplus)
         for q, right, mine, out, rest in zip(*(torch.split(x, chunk) for x in parts), strict=True):
-            logits = q @ low_k_t  # (chunk, K)
+            logits = torch.mm(q, low_k_t, out=buffer[: len(q)])  # (chunk, K)
             logits.scatter_(1, mine, -torch.inf)
-            top = torch.maximum(logits.amax(1, keepdim=True), right)
+            top = torch.maximum(logits.amax(1, keepdim=True), right.to(dtype))  # in their type, or sub_ converts them
             exp = logits.sub_(top).exp_()
             exp_right = (right - top).exp()
             total = exp.sum(1, keepdim=True) + exp_right
