@@ -12,7 +12,7 @@ trainer: prompts with the K latest ratings, in the order of the samples, padded 
 ours: the same prompts, of like length, padded on the right, two rows of the output matrix at the last position.
 window: K to K + window - 1 ratings, up to `window` neighbouring samples in one sequence (Retriever.window).
 
-`make bench` runs the Trainer in a process of its own, without our settings of PyTorch (peers/language_model_trainer.py).
+`make bench` runs the Trainer by peers/language_model_trainer.py, in a process without our settings of PyTorch.
 
 Without a base, or at the 8b shape, weights are random: then AUC says nothing.
 """

@@ -58,7 +58,8 @@ def main() -> None:
         ("torch", "lightning"),
         quality={f"NDCG@10 after {given.epochs} epochs": round(tested[0]["test/ndcg@10"], 4)},
         note=f"{len(data.item_id):,} interactions, {data.num_users:,} users, {data.num_items:,} items; lr .003, batches"
-        f" of 4,096 positions, {cli.trainer.precision}; scores are ranked in float32 whatever the precision; the ranking also measures novelty,"
+        f" of 4,096 positions, {cli.trainer.precision}; scores are ranked in float32 whatever the precision; the"
+        " ranking also measures novelty,"
         " diversity, cold items; spread over the quarters of the last epoch",
     )
 

@@ -1,4 +1,4 @@
-"""The last block at one position a row equals the whole block there; attention and dropout of the CPU are PyTorch's own;
+"""The last block at one position a row equals the whole block there; attention and dropout on a CPU are as PyTorch's;
 how many users are ranked at once."""
 
 import pytest
