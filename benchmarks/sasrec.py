@@ -50,7 +50,7 @@ def main() -> None:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         tested: list[Any] = []
         ranking = seconds(
-            lambda: tested.extend(cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)), 3
+            lambda: tested.extend(cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)), 5
         )
     emit(
         "ours" if given.precision == "auto" else "ours, float32",

@@ -66,7 +66,7 @@ def main():
                 scores[k, torch.from_numpy(known[users[row]]).long()] = -torch.inf
             lists.append(scores.topk(10).indices)
 
-    ranking = seconds(rank, 3)
+    ranking = seconds(rank, 5)
     quality = ndcg_at_10(torch.cat(lists).numpy(), target)
     emit(
         "plain PyTorch",

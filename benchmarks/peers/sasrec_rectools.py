@@ -47,7 +47,7 @@ def main():
     def rank():
         lists[:] = [model.recommend(users, known, k=10, filter_viewed=True)]
 
-    ranking = seconds(rank, 2)
+    ranking = seconds(rank, 5)
     frame = lists[0]
     found = frame.merge(pd.DataFrame({Columns.User: users, "target": [targets[u][0] for u in users]}), on=Columns.User)
     hit = found[found[Columns.Item] == found["target"]]

@@ -60,7 +60,7 @@ def main():
                 scores[row, torch.from_numpy(known[1][user] - 1).long()] = -torch.inf
             lists.append(scores.topk(10).indices + 1)
 
-    ranking = seconds(rank, 2)
+    ranking = seconds(rank, 5)
     quality = ndcg_at_10(torch.cat(lists).numpy(), np.array([targets[u][0] for u in users]))
     emit(
         "RePlay",

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from msmrec.models.layers import ROWS, CausalTransformer, causal_attention, dropout
+from msmrec.models.layers import CausalTransformer, causal_attention, dropout
 from msmrec.models.rec_module import users_at_once
 
 
@@ -31,23 +31,24 @@ def test_states_at_one_position_a_row_equal_the_whole(layers: int, heads: int) -
     assert len(calls) == 2  # neither other positions nor training take it
 
 
-@pytest.mark.parametrize(("length", "heads"), [(1, 1), (ROWS, 2), (ROWS + 1, 1), (2 * ROWS + 30, 3)])
-def test_attention_equals_the_kernel_of_pytorch(length: int, heads: int) -> None:
+@pytest.mark.parametrize(("length", "heads"), [(1, 1), (40, 2), (130, 3)])
+def test_attention_in_bfloat16_equals_the_exact_one(length: int, heads: int) -> None:
     torch.manual_seed(0)
     whole = torch.randn(2, length, 3, heads, 8, requires_grad=True)
-    query, key, value = whole.permute(2, 0, 3, 1, 4).unbind(0)  # strided as in a block
     weight = torch.randn(2, heads, length, 8)
-    found, expected = (
-        causal_attention(query, key, value),
-        F.scaled_dot_product_attention(query, key, value, is_causal=True),
-    )
-    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
-    pairs = [torch.autograd.grad((mixed * weight).sum(), whole)[0] for mixed in (found, expected)]
-    torch.testing.assert_close(*pairs, atol=1e-5, rtol=1e-4)
+
+    def parts(kind: torch.dtype) -> tuple[torch.Tensor, ...]:
+        return whole.to(kind).permute(2, 0, 3, 1, 4).unbind(0)  # strided as in a block
+
+    expected = F.scaled_dot_product_attention(*parts(torch.float32), is_causal=True)
+    assert torch.equal(causal_attention(*parts(torch.float32)), expected)
     with torch.autocast("cpu", torch.bfloat16):
-        low = causal_attention(*(each.bfloat16() for each in (query, key, value)))
-    assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(low.float(), expected, atol=0.03, rtol=0.03)
+        found = causal_attention(*parts(torch.bfloat16))
+    assert found.dtype == torch.bfloat16 and found.shape == expected.shape
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    low, exact = (torch.autograd.grad((mixed * weight).sum(), whole)[0] for mixed in (found, expected))
+    torch.testing.assert_close(low, exact, atol=0.1, rtol=0.05)
+    assert F.cosine_similarity(low.flatten(), exact.flatten(), 0) > 0.9999
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

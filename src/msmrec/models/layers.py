@@ -18,26 +18,18 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return x * kept.to(x.dtype).mul_(1 / (1 - p))
 
 
-ROWS = 100  # positions of a block of causal_attention
-
-
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """`F.scaled_dot_product_attention` with is_causal; (B, H, L, D/H) each, and what it gives.
 
-    Written out on a CPU, where PyTorch's kernel takes as long for the masked half as for the other, and its backward
-    pass in bfloat16 as long as the rest of the block. Of a block of positions, keys after its last are left out.
+    Written out for bfloat16 on a CPU, where the backward pass of PyTorch's kernel is slow: a fifth of a training step.
     """
-    if query.device.type != "cpu" or torch.compiler.is_compiling():  # compiled or exported, a length is no number
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))  # (B H, L, D/H)
     length, width = query.shape[2:]
-    queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))
-    mixed = []
-    for start in range(0, length, ROWS):
-        end = min(start + ROWS, length)
-        later = queries.new_full((end - start, end), -torch.inf).triu(start + 1).expand(len(queries), -1, -1)
-        scores = torch.baddbmm(later, queries[:, start:end], keys[:, :end].mT, alpha=width**-0.5)
-        mixed.append(scores.softmax(-1) @ values[:, :end])
-    return torch.cat(mixed, 1).view_as(query)
+    later = queries.new_full((length, length), -torch.inf).triu(1).expand(len(queries), -1, -1)
+    scores = torch.baddbmm(later, queries, keys.mT, alpha=width**-0.5)
+    return (scores.softmax(-1) @ values).view_as(query)
 
 
 class CausalBlock(nn.Module):
