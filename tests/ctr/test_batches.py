@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from msmrec.artifacts import InputError
 from msmrec.columns import TRAIN
 from msmrec.ctr.batches import PromptBatch, PromptLoader
-from msmrec.ctr.language_model import float32_attention
+from msmrec.ctr.language_model import cpu_attention
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
 from msmrec.retrieval.history import history_start, recent_history
@@ -34,7 +34,7 @@ def llama() -> nn.Module:
         intermediate_size=32, max_position_embeddings=1024,
     )  # fmt: skip
     model: nn.Module = LlamaModel(config)
-    float32_attention(model)
+    cpu_attention(model)
     return model
 
 
@@ -129,16 +129,22 @@ def test_histories_of_a_window_begin_alike(tiny_clicks: Dataset) -> None:
         Retriever("none", window=4)
 
 
-def test_attention_in_float32_is_that_of_bfloat16(llama: nn.Module) -> None:
-    ids = torch.randint(0, 256, (3, 20), generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_on_a_cpu_is_that_of_transformers(llama: nn.Module, masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 256, (3, 20), generator=generator)
+    mask = None
+    if masked:  # one sees all before it, one every other
+        own, before = torch.eye(20, dtype=torch.bool), torch.ones(20, 20, dtype=torch.bool).tril()
+        mask = torch.stack([before, own | before & (torch.rand(20, 20, generator=generator) < 0.5), own])[:, None]
     with torch.no_grad():
-        exact = llama(input_ids=ids).last_hidden_state
+        exact = llama(input_ids=ids, attention_mask=mask).last_hidden_state
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            ours = llama(input_ids=ids).last_hidden_state
+            ours = llama(input_ids=ids, attention_mask=mask).last_hidden_state
         llama.config._attn_implementation = "sdpa"
         try:
-            theirs = llama(input_ids=ids).last_hidden_state
+            theirs = llama(input_ids=ids, attention_mask=mask).last_hidden_state
         finally:
-            float32_attention(llama)
+            cpu_attention(llama)
     torch.testing.assert_close(exact, theirs)
     assert (ours.float() - exact).abs().max() < 0.05

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import binary_auroc
 from msmrec.artifacts import build_once, fingerprint
 from msmrec.columns import RATING, TEXT, TRAIN
 from msmrec.ctr.batches import BucketLoader
-from msmrec.ctr.language_model import answer_token, float32_attention, prompt_tokens
+from msmrec.ctr.language_model import answer_token, cpu_attention, prompt_tokens
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.models.base import Module
@@ -133,7 +133,7 @@ class TinyLlama(Module):
                 eos_token_id=self.tokenizer.eos_token_id,
             )
         )  # fmt: skip
-        float32_attention(self.model)
+        cpu_attention(self.model)
 
     def _tokenizer(self, data: RecDataModule) -> Any:
         """A byte-level BPE like Llama 3's, trained on texts and on the pieces of prompts."""
