@@ -49,10 +49,8 @@ def test_attention_in_bfloat16_equals_the_exact_one(length: int, heads: int) -> 
     low, exact = (torch.autograd.grad((mixed * weight).sum(), whole)[0] for mixed in (found, expected))
     torch.testing.assert_close(low, exact, atol=0.1, rtol=0.05)
     assert F.cosine_similarity(low.flatten(), exact.flatten(), 0) > 0.9999
-    seen = torch.ones(length, length, dtype=torch.bool).tril() & (torch.rand(2, 1, length, length) < 0.7)
-    seen |= torch.eye(length, dtype=torch.bool)
-    masked = [causal_attention(*parts(kind), seen, 0.5).float() for kind in (torch.float32, torch.bfloat16)]
-    torch.testing.assert_close(*masked, atol=0.02, rtol=0.02)
+    scaled = [causal_attention(*parts(kind), 0.5).float() for kind in (torch.float32, torch.bfloat16)]
+    torch.testing.assert_close(*scaled, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

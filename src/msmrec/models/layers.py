@@ -18,29 +18,21 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return x * kept.to(x.dtype).mul_(1 / (1 - p))
 
 
-def causal_attention(
-    query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """`F.scaled_dot_product_attention`, and what it gives, (B, H, L, D/H).
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """`F.scaled_dot_product_attention` with is_causal; (B, H, L, D/H) each, and what it gives.
 
     Written out for bfloat16 on a CPU, where the backward pass of PyTorch's kernel is slow: a fifth of SASRec's step. As
     in other parts of autocast, only the softmax is in float32.
 
     Args:
-        query, key, value: (B, H, L, D/H).
-        seen: (B, 1, L, L) bool, True where the position of the row sees that of the column; None: those up to itself.
         scale: of the scores; by default 1 / sqrt(D/H).
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16 or torch.compiler.is_compiling():
-        return F.scaled_dot_product_attention(query, key, value, seen, is_causal=seen is None, scale=scale)
-    batch, heads, length, width = query.shape
-    hidden = query.new_full((length, length), -torch.inf)
-    if seen is None:
-        hidden = hidden.triu(1).expand(batch * heads, -1, -1)
-    else:
-        hidden = hidden.masked_fill(seen, 0).expand(-1, heads, -1, -1).flatten(0, 1)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))  # (B H, L, D/H)
-    scores = torch.baddbmm(hidden, queries, keys.mT, alpha=scale or width**-0.5)
+    length, width = query.shape[2:]
+    later = queries.new_full((length, length), -torch.inf).triu(1).expand(len(queries), -1, -1)
+    scores = torch.baddbmm(later, queries, keys.mT, alpha=scale or width**-0.5)
     return (scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values).view_as(query)
 
 
