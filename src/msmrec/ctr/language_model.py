@@ -104,10 +104,10 @@ def _attention(
         key, value = (each.repeat_interleave(shared_by, 1) for each in (key, value))
         states = causal_attention(query, key, value, options.get("scaling")).transpose(1, 2).contiguous()
     else:
-        exact = (each.float() for each in (query, key, value))
+        dtype, query, key, value = query.dtype, query.float(), key.float(), value.float()
         with torch.autocast("cpu", enabled=False):
-            states, _ = sdpa_attention_forward(module, *exact, attention_mask, **options)
-        states = states.to(query.dtype)
+            states, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        states = states.to(dtype)
     return states, None
 
 
