@@ -1,5 +1,7 @@
 """SASRec on ML-1M through the Trainer of train.py: seconds of a training epoch and of the full ranking of all users.
 
+    python benchmarks/sasrec.py --accelerator gpu     # waits for the GPU after every step, so an upper bound
+
 Hands the encoded interactions and their split to the peers, as benchmarks/.work/sasrec.npz.
 """
 
@@ -8,7 +10,8 @@ import time
 from typing import Any
 
 import numpy as np
-from common import arguments, emit, quarters, seconds
+import torch
+from common import arguments, emit, peak_mb, quarters, seconds
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from msmrec.cli import build
@@ -25,13 +28,15 @@ class BatchClock(Callback):
         self.last = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         now = time.perf_counter()
         self.taken.append(now - self.last)
         self.last = now
 
 
 def main() -> None:
-    given = arguments(__doc__, epochs=1, precision="auto")
+    given = arguments(__doc__, epochs=1, precision="auto", accelerator="cpu")
     with tempfile.TemporaryDirectory() as folder:
         args = ["--config", "sasrec_ml1m.yaml", "--data.root", str(given.root), "--data.cache", str(given.cache)]
         if given.quick:
@@ -39,7 +44,7 @@ def main() -> None:
         args += ["--data.all_windows", "false"]  # as the peers train: on each user's latest 200
         args += ["--run_dir", folder, "--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
         args += ["--trainer.max_epochs", str(given.epochs), "--trainer.limit_val_batches", "0"]
-        args += ["--trainer.accelerator", "cpu"]
+        args += ["--trainer.accelerator", given.accelerator]
         args += [] if given.precision == "auto" else ["--trainer.precision", given.precision]
         cli = build([*args, "--model.init_args.schedule", "constant"], save=False)
         data, clock = cli.datamodule.dataset, BatchClock()
@@ -57,6 +62,7 @@ def main() -> None:
         {"training, an epoch": quarters(clock.taken), "full ranking of all users": ranking},
         ("torch", "lightning"),
         quality={f"NDCG@10 after {given.epochs} epochs": round(tested[0]["test/ndcg@10"], 4)},
+        peak_mb=round(torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else peak_mb()),
         note=f"{len(data.item_id):,} interactions, {data.num_users:,} users, {data.num_items:,} items; lr .003, batches"
         f" of 4,096 positions, {cli.trainer.precision}; scores are ranked in float32 whatever the precision; the"
         " ranking also measures novelty,"
