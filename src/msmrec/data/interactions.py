@@ -142,16 +142,17 @@ def encode(
     if min_user_count > 1 or min_item_count > 1 or max_user_count or max_item_count:
         keep = k_core(user, item, min_user_count, min_item_count, max_user_count, max_item_count)
         frame, user, item = frame.filter(pl.Series(keep)), user[keep], item[keep]
-    (user_codes, first_of_user), (item_codes, first_of_item) = _codes(user), _codes(item)
+    user, first_of_user = _codes(user)
+    item, first_of_item = _codes(item)
     users, items = frame[RAW_USER_ID].gather(first_of_user), frame[RAW_ITEM_ID].gather(first_of_item)
     # Stable, so that equal times keep the order of the file: about half of ML-1M's times are shared inside a user,
     # and another tie order changes a quarter of the test items.
     timestamp = frame[TIMESTAMP].to_numpy()
-    order = _time_order(user_codes, timestamp)
+    order = _time_order(user, timestamp)
     interactions = pl.DataFrame(
         {
-            USER_ID: (user_codes[order] + 1).astype(np.int32),
-            ITEM_ID: (item_codes[order] + 1).astype(np.int32),
+            USER_ID: (user[order] + 1).astype(np.int32),
+            ITEM_ID: (item[order] + 1).astype(np.int32),
             RATING: frame[RATING].to_numpy()[order].astype(np.float32),
             TIMESTAMP: timestamp[order],
         }
