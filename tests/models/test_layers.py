@@ -72,6 +72,7 @@ def test_dropout_drops_that_share_wherever_it_is(p: float, dtype: torch.dtype) -
     torch.manual_seed(0)
     assert torch.equal(dropout(x, p, training=True), dropped)
     assert dropout(x, p, training=False) is x and dropout(x, 0.0, training=True) is x
+    assert not dropout(x, 1.0, training=True).any()
 
 
 def test_scores_of_a_large_catalogue_are_made_for_few_users_at_once() -> None:

@@ -99,7 +99,7 @@ def _attention(
 
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         states, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    elif attention_mask is None:
+    elif attention_mask is None and not options.get("dropout"):
         shared_by = query.shape[1] // key.shape[1]
         key, value = (each.repeat_interleave(shared_by, 1) for each in (key, value))
         states = causal_attention(query, key, value, options.get("scaling")).transpose(1, 2).contiguous()

@@ -11,7 +11,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     PyTorch draws one number an element there, on one thread, which is a tenth of a training step. Here a 64-bit number
     is drawn for four elements, 16 bits for each.
     """
-    if not training or p == 0 or x.device.type != "cpu":
+    if not training or not 0 < p < 1 or x.device.type != "cpu":
         return F.dropout(x, p, training)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= round(p * 2**16) - 2**15
