@@ -85,7 +85,7 @@ BENCHMARKS = {
     "retrieval": Benchmark("Histories and prompts of all 970,009 click samples of ML-1M", 1.5),
     "language_model": Benchmark(
         "The language model's click head beside the plain recipe",
-        2.0,
+        3.0,
         (Peer("language_model_trainer.py"),),
         (("--ways", "ours", "window"),),
         plain=True,
