@@ -151,9 +151,9 @@ def encode(
     order = _time_order(user, timestamp)
     interactions = pl.DataFrame(
         {
-            USER_ID: (user[order] + 1).astype(np.int32),
-            ITEM_ID: (item[order] + 1).astype(np.int32),
-            RATING: frame[RATING].to_numpy()[order].astype(np.float32),
+            USER_ID: user[order] + 1,
+            ITEM_ID: item[order] + 1,
+            RATING: frame[RATING].to_numpy()[order].astype(np.float32, copy=False),
             TIMESTAMP: timestamp[order],
         }
     )
