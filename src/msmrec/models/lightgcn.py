@@ -313,12 +313,12 @@ class LightGCN(RecModule):
         nodes = [batch.user_id, batch.pos_item + first_item]
         vectors = self()
         if self.loss == "softmax":
-            users, target = self._asked(vectors[:first_item]), batch.pos_item - 1
+            users, target = vectors[:first_item], batch.pos_item - 1
             items = vectors[first_item + 1 :]  # without the padding
             if self.num_negatives is None:
-                loss = edge_softmax_loss(batch.user_id, target, users, self._cosine(items))
+                loss = edge_softmax_loss(batch.user_id, target, self._asked(users), self._cosine(items))
             else:
-                user = F.embedding(batch.user_id, users)
+                user = self._asked(F.embedding(batch.user_id, users))
 
                 def keys(rows: Tensor | None) -> Tensor:
                     return self._cosine(items if rows is None else F.embedding(rows, items))
