@@ -32,13 +32,17 @@ def test_chunked_softmax_survives_large_scores() -> None:
     assert softmax_loss(queries, keys, torch.ones(4, dtype=torch.long)).item() == 40_000.0
 
 
-def test_chunked_softmax_in_bfloat16_is_close() -> None:
+@pytest.mark.parametrize("chunk", [16, None])
+def test_chunked_softmax_in_bfloat16_is_close(chunk: int | None) -> None:
     torch.manual_seed(0)
     queries, keys = torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
     target = torch.randint(0, 30, (50,))
     with torch.autocast("cpu", torch.bfloat16):
-        loss = softmax_loss(queries, keys, target)
-    assert loss.item() == pytest.approx(F.cross_entropy(queries @ keys.T, target).item(), rel=0.01)
+        loss = softmax_loss(queries, keys, target, chunk)
+    plain = F.cross_entropy(queries @ keys.T, target)
+    assert loss.item() == pytest.approx(plain.item(), rel=0.01)
+    for low, exact in zip(*(torch.autograd.grad(each, (queries, keys)) for each in (loss, plain)), strict=True):
+        torch.testing.assert_close(low, exact, atol=0.02 * float(exact.abs().max()), rtol=0)
 
 
 def test_sampled_softmax_estimates_the_full_one_and_its_gradient() -> None:

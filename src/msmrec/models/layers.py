@@ -21,8 +21,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
     """`F.scaled_dot_product_attention` with is_causal; (B, H, L, D/H) each, and what it gives.
 
-    Written out for bfloat16 on a CPU, where the backward pass of PyTorch's kernel is slow: a fifth of SASRec's step. As
-    in other parts of autocast, only the softmax is in float32.
+    Written out for bfloat16 on a CPU, where the backward pass of PyTorch's kernel is slow: a fifth of SASRec's step.
+    The softmax computes in float32 and rounds what it gives, which is what the next product reads anyway.
 
     Args:
         scale: of the scores; by default 1 / sqrt(D/H).
@@ -32,8 +32,9 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | N
     queries, keys, values = (each.flatten(0, 1) for each in (query, key, value))  # (B H, L, D/H)
     length, width = query.shape[2:]
     later = queries.new_full((length, length), -torch.inf).triu(1).expand(len(queries), -1, -1)
-    scores = torch.baddbmm(later, queries, keys.mT, alpha=scale or width**-0.5)
-    return (scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values).view_as(query)
+    with torch.autocast("cpu", enabled=False):  # which would make softmax read, keep and return float32
+        shares = torch.baddbmm(later, queries, keys.mT, alpha=scale or width**-0.5).softmax(-1)
+        return (shares @ values).view_as(query)
 
 
 class CausalBlock(nn.Module):

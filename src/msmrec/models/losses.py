@@ -32,29 +32,37 @@ class _ChunkedSoftmax(torch.autograd.Function):
         """Sum of losses; `target` (T,) is the positive's row among the keys, which is not counted twice."""
         device = queries.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else queries.dtype
-        low_q, low_k = queries.to(dtype), keys.to(dtype)
+        rows = len(queries)
+        # Equal chunks in sixteens of rows, the last filled up with zeros, which add nothing: few shapes, as a CPU takes
+        # milliseconds to prepare a bfloat16 product of a new one.
+        chunk = -(-rows // -(-rows // chunk) // 16) * 16
+        short = -rows % chunk
+        low_q, low_k = F.pad(queries.to(dtype), (0, 0, 0, short)), keys.to(dtype)
         low_k_t = low_k.t().contiguous()
-        buffer = low_q.new_empty(min(chunk, len(low_q)), len(low_k))  # fresh memory for each chunk costs page faults
-        grad_q = torch.empty_like(queries, dtype=torch.float32)
+        buffer = low_q.new_empty(chunk, len(low_k))  # fresh memory for each chunk costs page faults
+        row = torch.arange(chunk, device=keys.device)
+        nothing = buffer.new_full((), -torch.inf)
+        grad_q = queries.new_empty(rows + short, queries.shape[1], dtype=torch.float32)
         grad_k = torch.zeros_like(keys, dtype=torch.float32)
         positive = (queries.float() * positives.float()).sum(1, keepdim=True)  # (T, 1)
-        surplus = torch.empty_like(positive)  # p - 1
-        loss = torch.zeros((), device=queries.device)
-        parts = (low_q, positive, target[:, None], grad_q, surplus)
-        for q, right, mine, out, rest in zip(*(torch.split(x, chunk) for x in parts), strict=True):
-            logits = torch.mm(q, low_k_t, out=buffer[: len(q)])  # (chunk, K)
-            logits.scatter_(1, mine, -torch.inf)
+        surplus, losses = grad_q.new_empty(2, rows + short, 1)  # p - 1, -log p
+        parts = (low_q, F.pad(positive, (0, 0, 0, short)), F.pad(target, (0, short)), grad_q, surplus, losses)
+        for q, right, mine, out, rest, loss in zip(*(torch.split(x, chunk) for x in parts), strict=True):
+            logits = torch.mm(q, low_k_t, out=buffer)  # (chunk, K)
+            logits.index_put_((row, mine), nothing)
             top = torch.maximum(logits.amax(1, keepdim=True), right.to(dtype))  # in their type, or sub_ converts them
             exp = logits.sub_(top).exp_()
             exp_right = (right - top).exp()
             total = exp.sum(1, keepdim=True) + exp_right
-            loss += (total.log() + top - right).sum()
+            torch.add(total.log(), top - right, out=loss)
             torch.div((exp @ low_k).float(), total, out=out)
             torch.sub(exp_right / total, 1, out=rest)
             grad_k += (exp.t() @ (q / total).to(dtype)).float()
+        grad_q, surplus = grad_q[:rows], surplus[:rows]
         grad_q.addcmul_(surplus, positives.float())
         ctx.save_for_backward(grad_q, surplus * queries, grad_k)
-        return loss
+        total_loss: Tensor = losses[:rows].sum()
+        return total_loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
@@ -72,7 +80,7 @@ def softmax_loss(queries: Tensor, keys: Tensor, target: Tensor, chunk: int | Non
 
     Args:
         queries: (T, D). keys: (N, D). target: (T,) rows of `keys`.
-        chunk: rows at a time; by default what fits a cache.
+        chunk: rows at a time, in sixteens; by default what fits a cache.
 
     Returns:
         () mean loss.
