@@ -10,10 +10,6 @@ PYTORCH_SETTINGS = {
     # Tensors of 2 MB and more lie on large pages. With small ones a new tensor on the CPU needs 512 times as many:
     # a quarter of ML-1M's evaluation, and more than half of a step over a million items.
     "THP_MEM_ALLOC_ENABLE": "1",
-    # oneDNN and PyTorch keep what they prepared for each shape that a bf16 product on the CPU had, 1,024 of a kind.
-    # Batches by length have other shapes every time: memory grew by 9 MB a step.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    "LRU_CACHE_CAPACITY": "64",
 }
 """Settings of PyTorch that it reads when it is first used, so they are made before it is imported; what is set already
 stays. benchmarks/README.md has the measurements."""

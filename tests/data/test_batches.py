@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from msmrec.columns import TEST, VAL
-from msmrec.data.batches import EvalLoader, TrainLoader, flat_rows
+from msmrec.data.batches import EvalLoader, Plan, TrainLoader, flat_rows, width_of
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.sources.simulated import Simulated
 
@@ -30,7 +30,7 @@ def test_training_covers_each_users_latest_items_once_and_nothing_else(tiny: Dat
     batches = list(loader)
     assert len(batches) == len(loader)
     for batch in batches:
-        assert batch.item_seq.numel() <= 120  # the budget, plus what blurring the lengths may add
+        assert batch.item_seq.numel() <= 100
         real = batch.item_seq.nonzero(as_tuple=True)
         assert torch.equal(batch.row, real[0]) and torch.equal(batch.column, real[1])
         for row, user in enumerate(batch.user_id.tolist()):
@@ -65,6 +65,38 @@ def test_epochs_differ_and_repeat(tiny: Dataset) -> None:
         return [user for batch in loader for user in batch.user_id.tolist()]
 
     assert order(0) == order(0) and order(0) != order(1) and order(0) != order(0, seed=1)
+
+
+def test_widths_by_hand() -> None:
+    length = np.array([1, 7, 8, 9, 15, 16, 17, 18, 31, 32, 33, 100, 127, 128, 129, 255, 1025])
+    width = [1, 7, 8, 9, 15, 16, 18, 18, 32, 32, 36, 104, 128, 128, 144, 256, 1152]
+    assert width_of(length).tolist() == width
+
+
+def test_a_plan_has_few_shapes_that_stay_and_mixes_what_is_alike() -> None:
+    length = np.minimum(np.random.default_rng(0).lognormal(4, 1, 3000).astype(int) + 1, 200)
+    plan = Plan(length, tokens_per_batch=4096)
+    epochs = [plan.batches(np.random.default_rng(epoch)) for epoch in range(3)]
+    for batches in [*epochs, plan.batches(None)]:
+        assert sorted(np.concatenate([rows for rows, _ in batches]).tolist()) == list(range(3000))
+        for rows, width in batches:
+            assert len(rows) * width <= 4096 and length[rows].max() <= width
+            assert len(rows) == 4096 // width or rows is min(batches, key=lambda b: b[1])[0]  # the last is not full
+        positions = sum(len(rows) * width for rows, width in batches)
+        assert 1 - length.sum() / positions < 0.05
+    shapes = [sorted((len(rows), width) for rows, width in batches) for batches in epochs]
+    assert shapes[0] == shapes[1] == shapes[2] and len(set(shapes[0])) < 30 < len(shapes[0])
+    met = [{tuple(sorted(rows.tolist())) for rows, _ in batches} for batches in epochs]
+    assert len(met[0] & met[1]) <= 1  # nobody always meets the same
+    assert [rows.tolist() for rows, _ in plan.batches(np.random.default_rng(0))] == [r.tolist() for r, _ in epochs[0]]
+    ordered = np.concatenate([length[rows] for rows, _ in plan.batches(None)])
+    assert ordered.tolist() == sorted(length.tolist(), reverse=True)
+
+
+def test_a_plan_of_one_long_sequence_and_of_nothing() -> None:
+    assert [(rows.tolist(), width) for rows, width in Plan(np.array([50]), 10).batches(None)] == [([0], 50)]
+    nothing = Plan(np.zeros(0, np.int64), 10)
+    assert nothing.batches(None) == [] and nothing.count(equal=False) == 0
 
 
 def test_processes_share_an_epoch_without_overlap(tiny: Dataset) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.columns import VAL
-from msmrec.data.batches import batch_sizes, flat_rows, rows_between
+from msmrec.data.batches import Plan, flat_rows, rows_between
 from msmrec.data.prepare import Dataset
 from msmrec.models.modality_gate import masked_softmax
 from msmrec.models.msmrec import MSMRec
@@ -145,12 +145,11 @@ def over_ranges(
     """
     device, length, items = model.device, end - start, torch.from_numpy(item_id).to(model.device)
     place = torch.from_numpy(np.cumsum(length) - length)
-    order = np.argsort(-length, kind="stable")
     found: list[Weights] = []
     with torch.inference_mode():
-        for rows in np.split(order, np.cumsum(batch_sizes(length, POSITIONS_PER_BATCH))[:-1]):
+        for rows, width in Plan(length, POSITIONS_PER_BATCH).batches(None):
             first, stop = (torch.from_numpy(part[rows]).to(device) for part in (start, end))
-            index, real = rows_between(first, stop, int(length[rows[0]]))
+            index, real = rows_between(first, stop, width)
             answers = ask((items[index] * real).long(), stop - first)
             found = found or [np.zeros((int(length.sum()), answer.shape[-1]), np.float32) for answer in answers]
             to = (place[torch.from_numpy(rows)][:, None] + torch.arange(real.shape[1]))[real.cpu()].numpy()

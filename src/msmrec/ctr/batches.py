@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmrec.data.batches import EpochLoader, batch_sizes, flat_rows
+from msmrec.data.batches import EpochLoader, Plan, flat_rows
 from msmrec.retrieval.prompts import PromptTokens
 
 BLOCK = 8_192  # prompts tokenised together
@@ -61,7 +61,7 @@ class BucketLoader(EpochLoader):
     Args:
         length: (S,) tokens of each sequence. tokens_per_batch: positions in a batch, padding included.
         device: where batches go.
-        shuffle: mix lengths by 10% and batches altogether, by seed and epoch; otherwise by length, longest first.
+        shuffle: mix sequences of like length, and batches, by seed and epoch; otherwise longest first.
         rank, world_size: this process and how many there are; each gets every world_size-th batch.
     """
 
@@ -70,21 +70,14 @@ class BucketLoader(EpochLoader):
         rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
         self.length, self.device, self.shuffle, self.seed = length, device, shuffle, seed
-        self.rank, self.world_size = rank, world_size
-        self.sizes = batch_sizes(length, tokens_per_batch, world_size)
+        self.plan = Plan(length, tokens_per_batch, rank, world_size)
 
     def __len__(self) -> int:
-        if self.shuffle:
-            return len(self.sizes) // self.world_size  # all processes train on equally many
-        return len(range(self.rank, len(self.sizes), self.world_size))
+        return self.plan.count(equal=self.shuffle)
 
-    def groups(self) -> list[np.ndarray]:
-        """Sequences of each batch of this process, in the epoch's order."""
-        generator = np.random.default_rng((self.seed, self.epoch))
-        key = self.length * (generator.uniform(0.9, 1.1, len(self.length)) if self.shuffle else 1.0)
-        groups = np.split(np.argsort(-key, kind="stable"), np.cumsum(self.sizes)[:-1])
-        order = generator.permutation(len(groups)) if self.shuffle else np.arange(len(groups))
-        return [groups[k] for k in order[self.rank :: self.world_size][: len(self)]]
+    def groups(self) -> list[tuple[np.ndarray, int]]:
+        """Sequences of each batch of this process, in the epoch's order, and the width that they are padded to."""
+        return self.plan.batches(np.random.default_rng((self.seed, self.epoch)) if self.shuffle else None)
 
 
 class PromptLoader(BucketLoader):
@@ -123,33 +116,37 @@ class PromptLoader(BucketLoader):
         super().__init__(np.add.reduceat(own, self.begin), **batches)
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        waiting: list[np.ndarray] = []
+        waiting: list[tuple[np.ndarray, int]] = []
         for group in self.groups():
             waiting.append(group)
-            if sum(int(self.count[g].sum()) for g in waiting) >= BLOCK:
+            if sum(int(self.count[g].sum()) for g, _ in waiting) >= BLOCK:
                 yield from self._block(waiting)
                 waiting = []
         if waiting:
             yield from self._block(waiting)
 
-    def _block(self, groups: list[np.ndarray]) -> Iterator[PromptBatch]:
+    def _block(self, groups: list[tuple[np.ndarray, int]]) -> Iterator[PromptBatch]:
         """Batches of sequences, tokenised together."""
-        sequences = np.concatenate(groups)
+        sequences = np.concatenate([group for group, _ in groups])
         samples = flat_rows(self.begin[sequences], (self.begin + self.count)[sequences])[1]
         made = self.tokens(self.rows[samples], self.history[samples], self.whole[samples] if self.share else None)
-        sample_at = np.cumsum([0, *(int(self.count[g].sum()) for g in groups)])
+        sample_at = np.cumsum([0, *(int(self.count[g].sum()) for g, _ in groups)])
         token_at = np.append(0, np.cumsum(made.length))[sample_at]
-        for k, group in enumerate(groups):
+        for k, (group, width) in enumerate(groups):
             here, tokens = slice(*sample_at[k : k + 2]), slice(*token_at[k : k + 2])
-            yield self._batch(group, samples[here], made.length[here], made.input_ids[tokens], made.soft_item[tokens])
+            yield self._batch(
+                group, width, samples[here], made.length[here], made.input_ids[tokens], made.soft_item[tokens]
+            )
 
     def _batch(
-        self, group: np.ndarray, samples: np.ndarray, length: np.ndarray, input_ids: np.ndarray, soft_item: np.ndarray
-    ) -> PromptBatch:
+        self, group: np.ndarray, width: int, samples: np.ndarray, length: np.ndarray, input_ids: np.ndarray,
+        soft_item: np.ndarray,
+    ) -> PromptBatch:  # fmt: skip
         """One batch from its tokens, those of one sample after the other.
 
         Args:
-            group: (B,) sequences. samples: (S,) theirs. length: (S,) tokens made of each. input_ids, soft_item: (X,)
+            group: (B,) sequences. width: T. samples: (S,) theirs. length: (S,) tokens made of each.
+            input_ids, soft_item: (X,)
         """
         count = self.count[group]
         sequence, branch = flat_rows(np.zeros_like(count), count)
@@ -157,7 +154,7 @@ class PromptLoader(BucketLoader):
         row = sequence[owner]
         size = self.length[group]
         column = np.arange(len(row)) - (np.cumsum(size) - size)[row]
-        shape = len(group), int(size.max())
+        shape = len(group), width
 
         def padded(values: np.ndarray, fill: int = 0) -> Tensor:
             array = np.full(shape, fill, np.int64)

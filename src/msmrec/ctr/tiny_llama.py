@@ -55,9 +55,9 @@ class Corpus(BucketLoader):
         self.flat, self.known, self.start = flat, known, np.cumsum(length) - length
 
     def __iter__(self) -> Iterator[TextBatch]:
-        for group in self.groups():
+        for group, width in self.groups():
             length = self.length[group]
-            place = np.arange(int(length.max()))
+            place = np.arange(width)
             real = place < length[:, None]
             tokens = self.flat[np.where(real, self.start[group][:, None] + place, 0)].astype(np.int64)
             learned = real[:, 1:] & (place[1:] >= self.known[group][:, None])
