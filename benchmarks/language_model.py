@@ -68,6 +68,7 @@ class Ours:
     def __init__(self, base: str, quantisation: Any, prompts: Prompts, k: int, window: int, batch: int) -> None:
         made = load(base, TEMPLATE, quantisation, gradient_checkpointing=False, **LORA)  # type: ignore[arg-type]
         self.decoder: Any = made.decoder.to(DEVICE) if quantisation == "none" else made.decoder
+        self.states = made.states
         self.answers, self.k, self.window, self.batch = made.answers.to(DEVICE), k, window, batch
         self.tokens = prompt_tokens(made.tokenizer, prompts, 2048)
         trained = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
@@ -83,11 +84,11 @@ class Ours:
 
     def logits(self, batch: Any) -> Tensor:
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            states = self.decoder(
-                inputs_embeds=self.decoder.get_input_embeddings()(batch.input_ids), position_ids=batch.position,
-                attention_mask=batch.mask(), use_cache=False,
-            ).last_hidden_state  # fmt: skip
-        both = states[batch.sequence, batch.last].float() @ self.answers.T
+            states = self.states(
+                (batch.sequence, batch.last), attention_mask=batch.mask(), position_ids=batch.position,
+                inputs_embeds=self.decoder.get_input_embeddings()(batch.input_ids),
+            )  # fmt: skip
+        both = states.float() @ self.answers.T
         return both[:, 0] - both[:, 1]
 
     def train(self, rows: np.ndarray, label: np.ndarray) -> None:

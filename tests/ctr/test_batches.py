@@ -1,5 +1,7 @@
 """Prompts that share a sequence give what each alone gives: scores and gradients; and the mask by hand."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from msmrec.artifacts import InputError
 from msmrec.columns import TRAIN
 from msmrec.ctr.batches import PromptBatch, PromptLoader
-from msmrec.ctr.language_model import cpu_attention
+from msmrec.ctr.language_model import AnswerStates, cpu_attention
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
 from msmrec.retrieval.history import history_start, recent_history
@@ -50,11 +52,45 @@ def loader(dataset: Dataset, share: bool, max_tokens: int = 400, window: int = 4
 
 
 def answers(llama: nn.Module, batch: PromptBatch) -> Tensor:
+    """Of all states those at the answers."""
     states = llama(
         input_ids=batch.input_ids, position_ids=batch.position, attention_mask=batch.mask(), use_cache=False
     ).last_hidden_state
     found: Tensor = states[batch.sequence, batch.last]
     return found
+
+
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_last_layer_at_the_answers_alone(tiny_clicks: Dataset, llama: nn.Module, share: bool, bf16: bool) -> None:
+    whole, part = copy.deepcopy(llama), copy.deepcopy(llama)
+    states, seen = AnswerStates(part), []
+    part.layers[-1].mlp.up_proj.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[:-1].numel()))
+    assert states.only
+    for batch in loader(tiny_clicks, share):
+        places = batch.sequence, batch.last
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            wanted = answers(whole, batch)
+            found = states(places, input_ids=batch.input_ids, position_ids=batch.position, attention_mask=batch.mask())
+        assert seen.pop() == len(batch.label) == len(found)
+        torch.testing.assert_close(found, wanted, **({"rtol": 0.0, "atol": 0.05} if bf16 else {}))
+        weight = batch.label[:, None] - 0.3
+        (wanted.float() * weight).sum().backward()
+        (found.float() * weight).sum().backward()
+    if not bf16:
+        for ours, theirs in zip(part.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4 * float(theirs.grad.abs().max()))
+
+
+def test_a_decoder_that_is_built_otherwise_is_computed_whole() -> None:
+    from transformers import GPT2Config, GPT2Model
+
+    torch.manual_seed(0)
+    model = GPT2Model(GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=1, n_head=1)).eval()
+    ids, places = torch.arange(20).view(2, 10), (torch.tensor([0, 1]), torch.tensor([9, 4]))
+    states = AnswerStates(model)
+    assert not states.only
+    torch.testing.assert_close(states(places, input_ids=ids), model(input_ids=ids).last_hidden_state[places])
 
 
 def all_answers(llama: nn.Module, made: PromptLoader) -> dict[tuple[int, int], tuple[float, ...]]:

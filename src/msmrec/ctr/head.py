@@ -122,7 +122,7 @@ class LlamaCTR(ClickModule):
             dtype=torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float32,
             device=data.place()[0], **self.lora,
         )  # fmt: skip
-        self.language_model = made.decoder
+        self.language_model, self.answer_states = made.decoder, made.states
         self.register_buffer("answers", made.answers, persistent=False)
         self.tokenizer = made.tokenizer
         self.prompts = Prompts(data.dataset, self.prompt, data.label_above, self.soft_token if self.uses_soft else "")
@@ -230,10 +230,11 @@ class LlamaCTR(ClickModule):
             soft = soft.to(embedded.dtype)
             is_soft = (batch.soft_item > 0)[..., None]
             embedded = torch.where(is_soft, F.embedding(batch.soft_item, soft), embedded)
-        states = self.language_model(
-            inputs_embeds=embedded, position_ids=batch.position, attention_mask=batch.mask(), use_cache=False
-        ).last_hidden_state
-        answer = states[batch.sequence, batch.last].float()  # (S, H)
+        places = batch.sequence, batch.last
+        states = self.answer_states(
+            places, inputs_embeds=embedded, position_ids=batch.position, attention_mask=batch.mask()
+        )
+        answer = states.float()  # (S, H)
         with torch.autocast(answer.device.type, enabled=False):
             both = answer @ self.answers.T
         odds: Tensor = both[:, 0] - both[:, 1]

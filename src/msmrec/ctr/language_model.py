@@ -18,6 +18,7 @@ class LanguageModel(NamedTuple):
     """A decoder without its head, and the two rows of the head that the score needs."""
 
     decoder: nn.Module  # transformers' base model, LoRA inside
+    states: "AnswerStates"  # what computes it
     answers: Tensor  # (2, H) float32 rows of the output matrix: yes, no
     tokenizer: Any
 
@@ -67,7 +68,10 @@ def load(
         for name, parameter in decoder.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # trained in float32 under autocast
-    return LanguageModel(decoder, answers, tokenizer)
+        for layer in decoder.modules():
+            if hasattr(layer, "lora_A"):
+                layer.cast_input_dtype_enabled = False  # to float32, which autocast would take back
+    return LanguageModel(decoder, AnswerStates(decoder), answers, tokenizer)
 
 
 def _checkpoint_activations(decoder: Any) -> None:
@@ -77,6 +81,63 @@ def _checkpoint_activations(decoder: Any) -> None:
         decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     else:
         decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+class AnswerStates:
+    """The last states of a decoder where answers begin, without the work for the other places of its last layer.
+
+    Only keys and values of those are needed. Hooks give the layer's output matrix, its feed-forward part and the last
+    norm the rows that are asked for, and zeros stand in the others' place. This serves every decoder that is built as
+    Llama is (Mistral, Qwen, Gemma, ...); of others everything is computed. Of two layers it saves a quarter of the
+    time, of 32 a fiftieth. The decoder is not to be called but through this.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.places: tuple[Tensor, Tensor] | None = None
+        try:
+            last = decoder.layers[-1]
+            inner, norm = (last.self_attn.o_proj, last.mlp), decoder.norm
+        except AttributeError:
+            self.only = False
+            return
+        self.only = True
+        last.self_attn.answer_states = self
+        for part in inner:
+            part.register_forward_pre_hook(self._rows)
+            part.register_forward_hook(self._whole)
+        norm.register_forward_pre_hook(self._rows)
+
+    def __call__(self, places: tuple[Tensor, Tensor], **inputs: Any) -> Tensor:
+        """(S, H) states at (S,) rows and (S,) columns.
+
+        Args:
+            inputs: of the decoder, (B, T). Without an attention mask rows are 0 to S - 1: each is one prompt.
+        """
+        self.places = places
+        states: Tensor = self.decoder(**inputs, use_cache=False).last_hidden_state
+        return states[0] if self.only else states[places]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """(B, T, heads, D) causal attention at the one place of each row that is asked for, zeros elsewhere."""
+        assert self.places is not None
+        row, column = self.places
+        unseen = torch.arange(key.shape[2], device=key.device) > column[:, None]  # (B, T)
+        scores = (query[row, :, column][:, :, None] @ key.mT).float() * scale  # (B, heads, 1, T)
+        shares = scores.masked_fill(unseen[:, None, None], -torch.inf).softmax(-1)
+        mixed = (shares.to(value.dtype) @ value)[:, :, 0]
+        states = torch.zeros_like(query.transpose(1, 2), dtype=mixed.dtype)
+        states[row, column] = mixed
+        return states
+
+    def _rows(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        self.shape = inputs[0].shape[:2]
+        return (inputs[0][self.places][None],)  # (1, S, H)
+
+    def _whole(self, _: nn.Module, __: Any, rows: Tensor) -> Tensor:
+        whole = rows.new_zeros(*self.shape, rows.shape[-1])
+        whole[self.places] = rows[0]
+        return whole
 
 
 def cpu_attention(decoder: Any) -> None:
@@ -97,11 +158,17 @@ def _attention(
     """(B, T, heads, D) states from (B, heads, T, D) each; several query heads may share a key's."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
-        states, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    elif attention_mask is None and not options.get("dropout"):
+    alone = attention_mask is None and not options.get("dropout")
+    at_answers: AnswerStates | None = getattr(module, "answer_states", None)
+    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    if alone and (at_answers is not None or on_cpu):
         shared_by = query.shape[1] // key.shape[1]
         key, value = (each.repeat_interleave(shared_by, 1) for each in (key, value))
+    if alone and at_answers is not None:
+        states = at_answers.attend(query, key, value, module.scaling)
+    elif not on_cpu:
+        states, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    elif alone:
         states = causal_attention(query, key, value, options.get("scaling")).transpose(1, 2).contiguous()
     else:
         dtype, query, key, value = query.dtype, query.float(), key.float(), value.float()

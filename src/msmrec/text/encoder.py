@@ -193,10 +193,13 @@ class TransformersEncoder(TextEncoder):
         """Token ids of B texts, none empty, to (B, D)."""
         import torch
 
+        from msmrec.data.batches import width_of
+
         tokenizer, network = self._loaded
         _, pooling, normalize = self._recipe
         device = network.device
-        length = max(map(len, tokens))
+        # Attention in bfloat16 takes half as long again where the length is odd.
+        length = min(int(width_of(np.array(max(map(len, tokens))))), self.max_length)
         pad = tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in tokens], device=device)  # (B, T)
         sizes = torch.tensor([len(row) for row in tokens], device=device)  # (B,)
