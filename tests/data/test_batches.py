@@ -83,7 +83,7 @@ def test_a_plan_has_few_shapes_that_stay_and_mixes_what_is_alike() -> None:
             assert len(rows) * width <= 4096 and length[rows].max() <= width
             assert len(rows) == 4096 // width or rows is min(batches, key=lambda b: b[1])[0]  # the last is not full
         positions = sum(len(rows) * width for rows, width in batches)
-        assert 1 - length.sum() / positions < 0.05
+        assert 1 - length.sum() / positions < 0.07
     shapes = [sorted((len(rows), width) for rows, width in batches) for batches in epochs]
     assert shapes[0] == shapes[1] == shapes[2] and len(set(shapes[0])) < 30 < len(shapes[0])
     met = [{tuple(sorted(rows.tolist())) for rows, _ in batches} for batches in epochs]
