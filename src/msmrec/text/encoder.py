@@ -163,6 +163,10 @@ class TransformersEncoder(TextEncoder):
         if network.config.is_encoder_decoder:
             network = network.get_encoder()
         network.config.use_cache = False  # keys and values of past tokens are of no use here
+        if precision == "bfloat16":
+            for layer in network.modules():
+                if isinstance(layer, torch.nn.Linear):
+                    layer.bfloat16()  # once, as autocast would do in every batch
         return tokenizer, network.eval().to(device)
 
     def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
