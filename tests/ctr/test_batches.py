@@ -105,7 +105,7 @@ def all_answers(llama: nn.Module, made: PromptLoader) -> dict[tuple[int, int], t
 @pytest.mark.parametrize("max_tokens", [400, 110])  # of the short ones the oldest ratings are left out
 def test_every_answer_is_that_of_its_own_prompt(tiny_clicks: Dataset, llama: nn.Module, max_tokens: int) -> None:
     plain, shared = (loader(tiny_clicks, share, max_tokens) for share in (False, True))
-    assert len(plain.length) == len(plain.rows) > 1.5 * len(shared.length)
+    assert len(plain.plan.length) == len(plain.rows) > 1.5 * len(shared.plan.length)
     assert plain.tokens.sizes(plain.rows, plain.history).length.max() <= max_tokens
     with torch.no_grad():
         alone, together = all_answers(llama, plain), all_answers(llama, shared)

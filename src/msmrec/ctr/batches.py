@@ -69,7 +69,7 @@ class BucketLoader(EpochLoader):
         self, length: np.ndarray, tokens_per_batch: int, device: torch.device, shuffle: bool, seed: int = 0,
         rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
-        self.length, self.device, self.shuffle, self.seed = length, device, shuffle, seed
+        self.device, self.shuffle, self.seed = device, shuffle, seed
         self.plan = Plan(length, tokens_per_batch, rank, world_size)
 
     def __len__(self) -> int:
@@ -152,7 +152,7 @@ class PromptLoader(BucketLoader):
         sequence, branch = flat_rows(np.zeros_like(count), count)
         owner, token = flat_rows(np.zeros_like(length), length)  # sample of each token, and its place there
         row = sequence[owner]
-        size = self.length[group]
+        size = self.plan.length[group]
         column = np.arange(len(row)) - (np.cumsum(size) - size)[row]
         shape = len(group), width
 

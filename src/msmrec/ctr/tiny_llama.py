@@ -56,7 +56,7 @@ class Corpus(BucketLoader):
 
     def __iter__(self) -> Iterator[TextBatch]:
         for group, width in self.groups():
-            length = self.length[group]
+            length = self.plan.length[group]
             place = np.arange(width)
             real = place < length[:, None]
             tokens = self.flat[np.where(real, self.start[group][:, None] + place, 0)].astype(np.int64)
