@@ -27,6 +27,15 @@ def normalised(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
+def standardised(vectors: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and deviation 1 over the items that have a vector; those without keep zero."""
+    there = vectors.any(1)
+    known, scaled = vectors[there], np.zeros_like(vectors)
+    if len(known):
+        scaled[there] = (known - known.mean(0)) / np.maximum(known.std(0), 1e-6)
+    return scaled
+
+
 def check_vectors(vectors: np.ndarray, num_items: int) -> np.ndarray:
     """Returns the vectors as float32 (N + 1, D).
 

@@ -78,6 +78,15 @@ def test_nodes_without_edges_keep_their_share_and_nothing_is_nan() -> None:
         assert model.user_vectors().isfinite().all() and model.item_embeddings().isfinite().all()
 
 
+def test_nodes_without_edges_leave_no_vectors() -> None:
+    model = LightGCN(3, 4, embedding_dim=8)
+    model.set_edges(torch.tensor([1, 1, 2]), torch.tensor([1, 2, 1]))
+    left = model.vectors_to_export()
+    assert left["user_embeddings"].any(1).tolist() == [False, True, True, False]
+    assert left["item_embeddings"].any(1).tolist() == [False, True, True, False, False]
+    torch.testing.assert_close(left["item_embeddings"][1:3], model.item_embeddings()[1:3])
+
+
 def test_propagation_is_float32_under_autocast(tiny: Dataset) -> None:
     model = lightgcn(tiny).eval()
     with torch.no_grad():

@@ -45,6 +45,22 @@ def test_chunked_softmax_in_bfloat16_is_close(chunk: int | None) -> None:
         torch.testing.assert_close(low, exact, atol=0.02 * float(exact.abs().max()), rtol=0)
 
 
+def test_chunked_softmax_in_float16_passes_no_limit() -> None:
+    torch.manual_seed(0)  # scores near each other, so that the sum of their exponentials is nearly the catalogue's size
+    queries = torch.randn(16, 8).requires_grad_()
+    keys, target = (torch.randn(150_000, 8) * 0.02).requires_grad_(), torch.randint(150_000, (16,))
+    wanted = F.cross_entropy(queries @ keys.T, target)
+    right = torch.autograd.grad(wanted, (queries, keys))
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = softmax_loss(queries, keys, target)
+    torch.testing.assert_close(loss, wanted, rtol=1e-3, atol=0)
+    others = torch.ones(150_000, dtype=torch.bool)
+    others[target] = False
+    found = torch.autograd.grad(loss, (queries, keys))
+    assert (found[0] - right[0]).norm() < 0.01 * right[0].norm()
+    assert (found[1] - right[1])[others].norm() < 0.01 * right[1][others].norm()
+
+
 def test_sampled_softmax_estimates_the_full_one_and_its_gradient() -> None:
     torch.manual_seed(0)
     queries, keys = torch.randn(20, 8).div(2).requires_grad_(), torch.randn(15, 8, requires_grad=True)

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from msmrec.artifacts import InputError
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.prepare import Dataset
+from msmrec.item_vectors import standardised
 from msmrec.retrieval.vectors import ItemVectors
 from msmrec.text.encoder import TfidfSvdEncoder
 from msmrec.text.item_text import ItemText
@@ -62,3 +63,9 @@ def test_what_is_missing_is_named(data: Any, tmp_path: Path) -> None:
     (tmp_path / "graph" / "item_embeddings.safetensors").unlink()
     with pytest.raises(InputError, match="no item vectors"):
         ItemVectors(["collaborative"], None, "graph").spaces(data)
+
+
+def test_columns_brought_to_one_scale_leave_items_without_a_vector_at_zero() -> None:
+    vectors = np.array([[0, 0], [1, 10], [3, 10], [0, 0]], np.float32)
+    np.testing.assert_allclose(standardised(vectors), [[0, 0], [-1, 0], [1, 0], [0, 0]])
+    assert not standardised(np.zeros((3, 2), np.float32)).any()

@@ -15,7 +15,7 @@ from msmrec.ctr.batches import PromptBatch, PromptLoader
 from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens, resolve
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
-from msmrec.item_vectors import run_vectors
+from msmrec.item_vectors import run_vectors, standardised
 from msmrec.llm.weights import Quantisation
 from msmrec.models.click import ClickModule
 from msmrec.models.projector import Alignment
@@ -131,10 +131,9 @@ class LlamaCTR(ClickModule):
             self.joint.read(data)
         if self.uses_soft:
             spaces = [run_vectors(data.run(name), data.num_items) for name in self.soft]
-            # Brought to one scale, column by column: what differs between items is what a soft token says.
-            fixed = [(s - s[1:].mean(0)) / np.maximum(s[1:].std(0), 1e-6) for s in spaces]
-            joined = np.concatenate([np.zeros((self.num_items + 1, 0), np.float32), *fixed], 1).astype(np.float32)
-            joined[0] = 0
+            joined = np.concatenate(
+                [np.zeros((self.num_items + 1, 0), np.float32), *map(standardised, spaces)], 1, dtype=np.float32
+            )
             self.register_buffer("soft_vectors", torch.from_numpy(joined), persistent=False)
             width = joined.shape[1] + (self.joint.collaborative_dim if self.joint else 0)
             size = made.answers.shape[1]

@@ -68,8 +68,8 @@ class ClickModule(Module):
         return loss
 
     def evaluate(self, batch: Any) -> tuple[Tensor, ...]:
-        """(B,) users, items, labels and probabilities."""
-        return batch.user_id, batch.target_item, batch.label, torch.sigmoid(self.logits(batch).float())
+        """(B,) users, items, labels and probabilities; these in float64, as float32 takes all logits above 17 for 1."""
+        return batch.user_id, batch.target_item, batch.label, torch.sigmoid(self.logits(batch).double())
 
     def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
         """Metrics over all samples; validation fits the threshold."""

@@ -290,8 +290,12 @@ class LightGCN(RecModule):
         return self._cosine(self()[self.num_users + 1 :])
 
     def vectors_to_export(self) -> dict[str, Tensor]:
-        """Item and user vectors."""
-        return {**super().vectors_to_export(), "user_embeddings": self.user_vectors()}
+        """Item and user vectors; zero for those without an edge, whom training pushed away from everybody or left alone."""
+        vectors = {**super().vectors_to_export(), "user_embeddings": self.user_vectors()}
+        assert self.graph is not None, "the graph is built in setup, or given by set_edges"
+        linked = self.graph.crow_indices().diff()[:, None] > 0  # (M, 1)
+        places = {"user_embeddings": linked[: self.num_users + 1], "item_embeddings": linked[self.num_users + 1 :]}
+        return {name: vector * places[name].to(vector.device) for name, vector in vectors.items()}
 
     def user_vectors(self) -> Tensor:
         """(U + 1, D) all users' vectors, to go with `item_embeddings`; row 0 is no user."""

@@ -42,6 +42,10 @@ class _ChunkedSoftmax(torch.autograd.Function):
         buffer = low_q.new_empty(chunk, len(low_k))  # fresh memory for each chunk costs page faults
         row = torch.arange(chunk, device=keys.device)
         nothing = buffer.new_full((), -torch.inf)
+        # float16 ends at 65,504, which a sum over that many items passes, and knows nothing below 6e-8, where a query
+        # over such a sum lies. A power of two rounds nothing.
+        in_float32 = torch.float32 if dtype == torch.float16 else None
+        scale = 2.0 ** round(math.log2(len(keys)) / 2)
         grad_q = queries.new_empty(rows + short, queries.shape[1], dtype=torch.float32)
         grad_k = torch.zeros_like(keys, dtype=torch.float32)
         positive = (queries.float() * positives.float()).sum(1, keepdim=True)  # (T, 1)
@@ -53,11 +57,12 @@ class _ChunkedSoftmax(torch.autograd.Function):
             top = torch.maximum(logits.amax(1, keepdim=True), right.to(dtype))  # in their type, or sub_ converts them
             exp = logits.sub_(top).exp_()
             exp_right = (right - top).exp()
-            total = exp.sum(1, keepdim=True) + exp_right
+            total = exp.sum(1, keepdim=True, dtype=in_float32) + exp_right
             torch.add(total.log(), top - right, out=loss)
             torch.div((exp @ low_k).float(), total, out=out)
             torch.sub(exp_right / total, 1, out=rest)
-            grad_k += (exp.t() @ (q / total).to(dtype)).float()
+            grad_k += (exp.t() @ (q / (total / scale)).to(dtype)).float()
+        grad_k /= scale
         grad_q, surplus = grad_q[:rows], surplus[:rows]
         grad_q.addcmul_(surplus, positives.float())
         ctx.save_for_backward(grad_q, surplus * queries, grad_k)

@@ -288,8 +288,20 @@ class Projector(Module):
         wanted = self.alignment.collaborative_vectors[candidates]
         return alignment_metrics(mapped, wanted, torch.searchsorted(candidates, item))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps how good the untrained map was."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["before"] = self.before
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run cannot measure it again."""
+        super().on_load_checkpoint(checkpoint)
+        self.before = checkpoint.get("before", {})
+
     def on_fit_start(self) -> None:
         """Measures the untrained map."""
+        if self.before:
+            return
         self.eval()
         with torch.no_grad(), exact_products():
             self.before = self._measure(self._items(VAL))
