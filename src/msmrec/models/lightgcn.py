@@ -290,7 +290,7 @@ class LightGCN(RecModule):
         return self._cosine(self()[self.num_users + 1 :])
 
     def vectors_to_export(self) -> dict[str, Tensor]:
-        """Item and user vectors; zero for those without an edge, whom training pushed away from everybody or left alone."""
+        """Item and user vectors; zero for those without an edge, who were only ever pushed away, or never touched."""
         vectors = {**super().vectors_to_export(), "user_embeddings": self.user_vectors()}
         assert self.graph is not None, "the graph is built in setup, or given by set_edges"
         linked = self.graph.crow_indices().diff()[:, None] > 0  # (M, 1)
