@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msmrec.artifacts import InputError
 from msmrec.data.batches import EpochLoader, Plan, flat_rows
 from msmrec.retrieval.prompts import PromptTokens
 
@@ -98,6 +99,11 @@ class PromptLoader(BucketLoader):
         self, tokens: PromptTokens, rows: np.ndarray, history: np.ndarray, label: np.ndarray, share: bool = False,
         **batches: Any,
     ) -> None:  # fmt: skip
+        if not len(rows):
+            raise InputError(
+                f"{tokens.prompts.dataset.info['name']}: no samples in this part; see min_history and ratios of"
+                " data.protocol"
+            )
         self.tokens, self.share = tokens, share
         blocks = [slice(k, k + BLOCK) for k in range(0, len(rows), BLOCK)]
         sizes = [tokens.sizes(rows[b], history[b]) for b in blocks]

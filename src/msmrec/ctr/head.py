@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from msmrec.artifacts import InputError
 from msmrec.columns import RATING, TRAIN, VAL
 from msmrec.ctr.batches import PromptBatch, PromptLoader
-from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens, resolve
+from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens, resolve, sliding_window
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.item_vectors import run_vectors, standardised
@@ -60,6 +60,7 @@ class LlamaCTR(ClickModule):
     tokens: PromptTokens
     language_model: nn.Module
     answers: Tensor
+    answer_bias: Tensor
     soft_vectors: Tensor
 
     def __init__(
@@ -124,6 +125,13 @@ class LlamaCTR(ClickModule):
         )  # fmt: skip
         self.language_model, self.answer_states = made.decoder, made.states
         self.register_buffer("answers", made.answers, persistent=False)
+        self.register_buffer("answer_bias", made.bias, persistent=False)
+        seen = sliding_window(made.decoder)
+        if self.retriever.window > 1 and seen is not None and seen < self.max_tokens:
+            raise InputError(
+                f"model.base {self.base}: some layers see {seen} tokens, which prompts that share a sequence do not"
+                f" keep to: set model.max_tokens to {seen} or retriever.window to 1"
+            )
         self.tokenizer = made.tokenizer
         self.prompts = Prompts(data.dataset, self.prompt, data.label_above, self.soft_token if self.uses_soft else "")
         self.tokens = prompt_tokens(made.tokenizer, self.prompts, self.max_tokens)
@@ -235,7 +243,7 @@ class LlamaCTR(ClickModule):
         )
         answer = states.float()  # (S, H)
         with torch.autocast(answer.device.type, enabled=False):
-            both = answer @ self.answers.T
+            both = answer @ self.answers.T + self.answer_bias
         odds: Tensor = both[:, 0] - both[:, 1]
         return odds
 
@@ -270,8 +278,9 @@ class LlamaCTR(ClickModule):
 
         assert self.histories is not None
         self.histories.keep_test_prompts(run, self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        prefix = f"base_model.model.{self.language_model.base_model_prefix}."
         weights = {
-            f"base_model.model.model.{name.replace('.default', '')}": parameter.detach().cpu().contiguous()
+            prefix + name.replace(".default", ""): parameter.detach().cpu().contiguous()
             for name, parameter in self.language_model.named_parameters()
             if "lora_" in name
         }
@@ -284,5 +293,6 @@ class LlamaCTR(ClickModule):
         save_file(weights, folder / "adapter_model.safetensors")
         LoraConfig(
             r=self.lora["lora_rank"], lora_alpha=self.lora["lora_alpha"], lora_dropout=self.lora["lora_dropout"],
-            target_modules=self.lora_targets, base_model_name_or_path=self.base, task_type="CAUSAL_LM",
+            target_modules=self.lora_targets, task_type="CAUSAL_LM",
+            base_model_name_or_path=resolve(self.base, self.trainer.datamodule.upstream),  # type: ignore[attr-defined]
         ).save_pretrained(str(folder))  # fmt: skip

@@ -20,6 +20,7 @@ class LanguageModel(NamedTuple):
     decoder: nn.Module  # transformers' base model, LoRA inside
     states: "AnswerStates"  # what computes it
     answers: Tensor  # (2, H) float32 rows of the output matrix: yes, no
+    bias: Tensor  # (2,) float32, of the same rows; 0 where the matrix has none
     tokenizer: Any
 
 
@@ -45,14 +46,19 @@ def load(
         device: where it will run; Lightning moves it there.
 
     Raises:
-        InputError: the weights are not there or may not be had, bitsandbytes or peft is missing, or an answer is more
-            than one token.
+        InputError: the weights are not there or may not be had, bitsandbytes or peft is missing, an answer is more
+            than one token, no layer has a name of `lora_targets`, or the output is not a matrix and a bias alone.
     """
     tokenizer, whole = load_causal_lm(base, quantisation, dtype, device)
     whole.config.use_cache = False
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(whole.config, key, None) not in (None, 1, 1.0):
+            raise InputError(f"model.base {base}: its logits are bent by {key}, which the score here does not do")
     rows = [answer_token(tokenizer, answer) for answer in (template.yes, template.no)]
-    answers = whole.get_output_embeddings().weight[rows].detach().float().clone()
-    decoder: Any = whole.model
+    output = whole.get_output_embeddings()
+    answers = output.weight[rows].detach().float().clone()
+    bias = torch.zeros(2) if output.bias is None else output.bias[rows].detach().float().clone()
+    decoder: Any = whole.base_model
     decoder.requires_grad_(False)
     cpu_attention(decoder)
     _float_products(decoder)
@@ -64,14 +70,24 @@ def load(
         except ImportError:
             raise InputError("model.lora_rank above 0 needs peft: pip install 'msmrec[ctr]'") from None
         config = LoraConfig(r=lora_rank, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=lora_targets)
-        inject_adapter_in_model(config, decoder)
+        try:
+            inject_adapter_in_model(config, decoder)
+        except ValueError as error:
+            names = sorted({name.split(".")[-1] for name, layer in decoder.named_modules() if _is_linear(layer)})
+            raise InputError(
+                f"model.lora_targets {', '.join(lora_targets)}: {base} has {', '.join(names)} ({error})"
+            ) from None
         for name, parameter in decoder.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # trained in float32 under autocast
         for layer in decoder.modules():
             if hasattr(layer, "lora_A"):
                 layer.cast_input_dtype_enabled = False  # to float32, which autocast would take back
-    return LanguageModel(decoder, AnswerStates(decoder), answers, tokenizer)
+    return LanguageModel(decoder, AnswerStates(decoder), answers, bias, tokenizer)
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"  # GPT-2's
 
 
 def _checkpoint_activations(decoder: Any) -> None:
@@ -89,7 +105,8 @@ class AnswerStates:
     Only keys and values of those are needed. Hooks give the layer's output matrix, its feed-forward part and the last
     norm the rows that are asked for, and zeros stand in the others' place. This serves every decoder that is built as
     Llama is (Mistral, Qwen, Gemma, ...); of others everything is computed. Of two layers it saves a quarter of the
-    time, of 32 a fiftieth. The decoder is not to be called but through this.
+    time, of 32 a fiftieth. The decoder is not to be called but through this. (tests/ctr/test_language_model.py holds
+    thirteen architectures to the whole model's logits.)
     """
 
     def __init__(self, decoder: Any) -> None:
@@ -146,10 +163,23 @@ def cpu_attention(decoder: Any) -> None:
     There the backward pass of PyTorch's kernel takes five times as long in bfloat16 as in float32. So prompts that
     share a sequence are attended in float32; single ones by `causal_attention`, faster still, but it holds all scores.
     """
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
+    # Eager is what decoders have that bend scores before the softmax; some old ones choose for themselves.
+    if decoder.config._attn_implementation != "sdpa" or not getattr(decoder, "_supports_attention_backend", False):
+        return
     AttentionInterface.register("sdpa_but_on_cpu", _attention)
+    AttentionMaskInterface.register("sdpa_but_on_cpu", sdpa_mask)  # or a sliding window would get no mask
     decoder.config._attn_implementation = "sdpa_but_on_cpu"
+
+
+def sliding_window(decoder: Any) -> int | None:
+    """How many tokens some layer of the decoder sees at most; None: all."""
+    config = decoder.config
+    window: int | None = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    return window if "sliding_attention" in kinds and getattr(config, "use_sliding_window", True) else None
 
 
 def _attention(

@@ -164,6 +164,7 @@ class RetrievalCallback(Callback):
         asked = dataset.user_id[rows].astype(np.int64)[:, None] * wide + near
         place = np.minimum(np.searchsorted(code[order], asked), len(code) - 1)
         found = (code[order][place] == asked) & (order[place] < rows[:, None]) & (near != target[:, None])
+        found &= near > 0  # -1 where the index found fewer than K
         return float(found.any(1).mean())
 
     def _write(self, path: Path, data: RecDataModule, pl_module: Any, rows: np.ndarray, chosen: np.ndarray) -> None:
