@@ -152,6 +152,8 @@ def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
         "max_epoch": [*sasrec, "--trainer.max_epoch=8"],
         "no_such.yaml": ["--config", "no_such.yaml"],
         "must be a multiple": [*sasrec, "--model.init_args.num_heads=3"],
+        "num_negatives 0": [*sasrec, "--model.init_args.loss=bce", "--model.init_args.num_negatives=0"],
+        "take bf16-mixed": [*sasrec, "--trainer.precision=bf16-true"],
         "nowhere.jsonl": [*msmrec, "--model.init_args.text.knowledge=[nowhere.jsonl]", "--trainer.max_epochs=1"],
     }  # fmt: skip
     for words, args in cases.items():

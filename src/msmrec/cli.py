@@ -260,6 +260,11 @@ def train(args: Sequence[str] | None = None) -> Path:
 def _train(cli: RunCLI) -> Path:
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
+    if cli.model.exact_evaluation and trainer.precision in ("bf16-true", "16-true"):
+        raise InputError(
+            f"trainer.precision {trainer.precision}: scores would tie by the hundred, which costs ranks; take"
+            f" {trainer.precision.removesuffix('-true')}-mixed, whose evaluation is in float32"
+        )
     resumed = run_folder.unfinished(run, plain_config(cli, cli.config))
     ckpt_path = resumed or cli.config.ckpt_path
     if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):

@@ -12,6 +12,10 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from msmrec.artifacts import InputError
+from msmrec.columns import VAL
+from msmrec.data.prepare import Dataset
+from msmrec.data.samples import sample_rows
+from msmrec.retrieval.callback import RetrievalCallback
 from msmrec.retrieval.index import ItemIndex, Kind, Metric
 
 KINDS: tuple[Kind, ...] = ("flat", "ivf", "hnsw", "pq")
@@ -363,3 +367,13 @@ for _ in range(2):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_where_the_index_finds_nothing_nothing_is_hit(tiny_clicks: Dataset) -> None:
+    vectors = np.zeros((tiny_clicks.num_items + 1, 4), np.float32)
+    vectors[1] = 1  # and no other item is near it, or near anything
+    rows = sample_rows(tiny_clicks, VAL)
+    rows = rows[tiny_clicks.item_id[rows] != 1]
+    model = SimpleNamespace(retriever=SimpleNamespace(spaces=[vectors], k=5))
+    data: Any = SimpleNamespace(dataset=tiny_clicks)
+    assert RetrievalCallback(index=ItemIndex())._hit(model, data, rows) == 0

@@ -49,6 +49,8 @@ class SASRec(RecModule):
         super().__init__(**optimisation)  # type: ignore[arg-type]
         if embedding_dim % num_heads:
             raise InputError(f"model.embedding_dim {embedding_dim} must be a multiple of model.num_heads {num_heads}")
+        if num_negatives < 1:
+            raise InputError(f"model.num_negatives {num_negatives}: at least 1")
         self.num_items, self.max_seq_len = num_items, max_seq_len
         self.loss, self.num_negatives, self.gbce_t, self.temperature = loss, num_negatives, gbce_t, temperature
         self.item_embedding = nn.Embedding(num_items + 1, embedding_dim, padding_idx=0)
