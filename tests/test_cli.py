@@ -154,6 +154,10 @@ def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
         "must be a multiple": [*sasrec, "--model.init_args.num_heads=3"],
         "num_negatives 0": [*sasrec, "--model.init_args.loss=bce", "--model.init_args.num_negatives=0"],
         "take bf16-mixed": [*sasrec, "--trainer.precision=bf16-true"],
+        "temperature 0": [*sasrec, "--model.init_args.temperature=0"],
+        "cutoffs": [*sasrec, "--model.init_args.cutoffs=[]"],
+        "embedding_dim": [*sasrec, "--model.init_args.embedding_dim=0"],
+        "data.max_seq_len 0": [*sasrec, "--data.max_seq_len=0"],
         "nowhere.jsonl": [*msmrec, "--model.init_args.text.knowledge=[nowhere.jsonl]", "--trainer.max_epochs=1"],
     }  # fmt: skip
     for words, args in cases.items():
@@ -161,6 +165,20 @@ def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
             train(args)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_metric_that_nobody_logs_and_a_diverged_training_are_one_line(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--trainer.max_epochs=2"]
+    with pytest.raises(InputError, match="val/typo") as caught:
+        train([*args, "--checkpoint.monitor=val/typo", "--run_dir", str(tmp_path / "typo")])
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr("msmrec.models.sasrec.ranking_loss", lambda name, queries, *rest: queries.sum() * torch.nan)
+    with pytest.raises(InputError, match=r"epoch 0: .* is NaN or infinite, training diverged"):
+        train([*args, "--run_dir", str(tmp_path / "nan")])
+    assert not (tmp_path / "nan" / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "nan" / "metrics.json").exists()
 
 
 def test_a_checkpoint_of_another_dataset_or_model_is_refused(tiny_args: list[str], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import yaml
 from filelock import FileLock
 from jsonargparse import ArgumentError, ParserError, set_parsing_settings
 from lightning import LightningModule, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
@@ -252,6 +253,8 @@ def train(args: Sequence[str] | None = None) -> Path:
     cli = build(sys.argv[1:] if args is None else args, save=True)
     try:
         return _train(cli)
+    except MisconfigurationException as error:  # a metric to monitor that nobody logs, and the like
+        raise InputError(" ".join(str(error).split())) from None
     except SIGTERMException:  # a SystemExit with status 0, which would say that all is done
         print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(143)

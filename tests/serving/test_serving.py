@@ -94,6 +94,8 @@ def test_an_export_recommends_what_the_run_does_without_anything_else(
     again = lists(out, "--history", str(history), out=tmp_path / "b.parquet")
     assert again.drop("score").equals(ours.drop("score"))
     assert again["score"].to_numpy() == pytest.approx(ours["score"].to_numpy(), abs=1e-5)
+    with pytest.raises(InputError, match="--genres Comedy: an export has no config"):
+        recommend_verb(["--run", str(out), "--history", str(history), "--genres", "Comedy"])
     with pytest.raises(InputError, match="knows no users"):
         recommend_verb(["--run", str(out), "--users", str(history)])
     (out / "model.pt2").write_bytes(b"cut")
@@ -153,6 +155,7 @@ def test_what_a_file_has_too_much_is_counted(
         ("h.csv", "user_id,item_id,timestamp\n1,2,x\n", "no number as timestamp in data row 1"),
         ("h.xlsx", "x", "give a .csv"),
         ("h.parquet", "x", "cannot be read as parquet"),
+        ("h.jsonl", '{"raw_user_id": 1, "raw_item_id": [1, 2]}', "holds lists; give a row for each item"),
     ],
 )
 def test_bad_histories_are_one_line(
@@ -176,6 +179,14 @@ def test_other_mistakes_are_one_line(runs: dict[str, OpenRun], tmp_path: Path) -
         "training alone": ["--run", str(runs["lightgcn"].folder), "--history", str(history)],
         "goes with --users": ["--run", sasrec, "--history", str(history), "--split", "test"],
         "ends in .parquet": ["--run", sasrec, "--history", str(history), "--out", "x.txt"],
+        "--out .*h.csv/x.csv: nothing can be": [
+            "--run",
+            sasrec,
+            "--history",
+            str(history),
+            "--out",
+            f"{history}/x.csv",
+        ],
     }
     for words, args in cases.items():
         with pytest.raises(InputError, match=words):

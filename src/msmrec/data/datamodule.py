@@ -45,6 +45,10 @@ class RecDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        sizes = {"max_seq_len": max_seq_len, "tokens_per_batch": tokens_per_batch}
+        for name, size in {**sizes, "batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+            if size < 1:
+                raise InputError(f"data.{name} {size}: at least 1")
         self.source, self.protocol = source, protocol
         self.root = Path(root or os.environ.get("MSMREC_DATA", "data"))
         self.cache = Path(cache or os.environ.get("MSMREC_CACHE", "artifacts"))

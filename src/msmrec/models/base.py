@@ -198,6 +198,19 @@ class Module(L.LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         torch.manual_seed(seed * 1_000_003 + self.current_epoch * 1_009 + self.global_rank)
 
+    def on_train_epoch_end(self) -> None:
+        """Stops a training that diverged, before a checkpoint of it is kept as the last.
+
+        Raises:
+            InputError: a weight is NaN or infinite.
+        """
+        for name, weight in self.named_parameters():
+            if weight.requires_grad and not bool(weight.isfinite().all()):
+                raise InputError(
+                    f"epoch {self.current_epoch}: {name} is NaN or infinite, training diverged; start again in another"
+                    " --run_dir with a lower model.lr or more model.warmup_steps"
+                )
+
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -211,6 +211,8 @@ class LightGCN(RecModule):
         super().__init__(**optimisation)  # type: ignore[arg-type]
         if num_negatives is not None and num_negatives < 1:
             raise InputError(f"model.num_negatives {num_negatives}: at least 1")
+        if temperature is not None and temperature <= 0:
+            raise InputError(f"model.temperature {temperature}: above 0, or null")
         self.num_users, self.num_items, self.num_layers = num_users, num_items, num_layers
         self.loss, self.num_negatives, self.temperature = loss, num_negatives, temperature
         self.l2, self.edges_above, self.leak = l2, edges_above, leak

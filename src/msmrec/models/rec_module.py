@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from msmrec.artifacts import InputError
 from msmrec.columns import TEST, VAL
 from msmrec.data.batches import EvalBatch, EvalLoader, TrainLoader
 from msmrec.data.catalogue import catalogue_of, genre_tastes
@@ -33,6 +34,8 @@ class RecModule(Module):
 
     def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
         super().__init__(**optimisation)
+        if not cutoffs or min(cutoffs) < 1:
+            raise InputError(f"model.cutoffs {list(cutoffs)}: one number or more, each at least 1")
         self.cutoffs = cutoffs
         self._catalogue: Catalogue | None = None
         self._taste: dict[str, Tensor] = {}  # (U + 1, G) genres of the histories before the part

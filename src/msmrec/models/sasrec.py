@@ -49,6 +49,10 @@ class SASRec(RecModule):
         super().__init__(**optimisation)  # type: ignore[arg-type]
         if embedding_dim % num_heads:
             raise InputError(f"model.embedding_dim {embedding_dim} must be a multiple of model.num_heads {num_heads}")
+        if min(embedding_dim, num_layers + 1, num_heads, max_seq_len) < 1:
+            raise InputError("model.embedding_dim, num_heads and data.max_seq_len: at least 1")
+        if temperature is not None and temperature <= 0:
+            raise InputError(f"model.temperature {temperature}: above 0, or null")
         if num_negatives < 1:
             raise InputError(f"model.num_negatives {num_negatives}: at least 1")
         self.num_items, self.max_seq_len = num_items, max_seq_len

@@ -66,6 +66,7 @@ def of_export(folder: Path) -> Recommender:
     try:
         about = json.loads((folder / "serving.json").read_text())
         items = pl.read_parquet(folder / "items.parquet")
+        zipfile.ZipFile(folder / "model.pt2").close()  # torch says a page about what is none
         program = torch.export.load(folder / "model.pt2").module()
     except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,5 +1,6 @@
 """`python -m msmrec recommend`: lists for many users at once, as a table."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +68,22 @@ def _long(users: pl.Series, items: np.ndarray, scores: np.ndarray) -> pl.DataFra
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
     """Writes .parquet, .csv or .jsonl, whole or not at all."""
-    with atomic_file(path) as temporary:
-        getattr(table, WRITERS[checked(path).suffix])(temporary)
+    try:
+        with atomic_file(path) as temporary:
+            getattr(table, WRITERS[checked(path).suffix])(temporary)
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({error.strerror or error})") from None
 
 
 def checked(path: Path) -> Path:
-    """The path, if it can be written in a format that is known.
+    """The path, if it can be written, in a format that is known.
 
     Raises:
-        InputError: another ending.
+        InputError: another ending, or a folder where nothing can be written.
     """
     if path.suffix not in WRITERS:
         raise InputError(f"--out {path}: give a name that ends in {', '.join(WRITERS)}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"--out {path}: nothing can be written in {folder}")
     return path

@@ -140,6 +140,8 @@ def _lines(path: Path) -> list[str]:
 def _column(table: pl.DataFrame, names: Sequence[str], path: Path) -> pl.Series:
     for name in names:
         if name in table.columns:
+            if table[name].dtype.is_nested():
+                raise InputError(f"{path}: column {name} holds lists; give a row for each item")
             return _ids(table[name])
     raise InputError(f"{path}: no column {' or '.join(names)}; it has {', '.join(table.columns) or 'none'}")
 

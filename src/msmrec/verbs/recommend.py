@@ -44,6 +44,8 @@ def main(args: Sequence[str]) -> None:
         if not file.is_file():
             raise InputError(f"{file}: no such file")
     if exported := is_export(given.run):
+        if overrides:
+            raise InputError(f"{' '.join(overrides)}: an export has no config; see python -m msmrec recommend --help")
         if given.users:
             raise InputError(f"{given.run} is an export, which knows no users: give what they have seen by --history")
         recommender = of_export(given.run)
