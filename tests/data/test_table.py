@@ -35,6 +35,30 @@ def test_parquet_without_ratings_or_times(tmp_path: Path) -> None:
     assert raw.interactions.rows() == [("7", "1", 1.0, 0), ("7", "2", 1.0, 1), ("8", "1", 1.0, 2)]
 
 
+def test_a_column_that_is_not_named_gives_way(tmp_path: Path) -> None:
+    """A file may have `rating` and `title` beside the columns that are meant."""
+    frame = pl.DataFrame({"user_id": [7, 8], "item_id": [1, 1], "rating": [1, 2], "stars": [4, 5]})
+    frame = frame.with_columns(timestamp=pl.lit(10**9), raw_user_id=pl.lit("x"))
+    frame.write_parquet(tmp_path / "t.parquet")
+    frame.write_csv(tmp_path / "t.csv")
+    (tmp_path / "items.csv").write_text("item_id,title,name\n1,Miss,Anna\n")
+    for name in ("t.parquet", "t.csv"):
+        source = Table(name, rating="stars", items="items.csv", title="name")
+        raw = source.read(tmp_path)
+        assert raw.interactions.rows() == [("7", "1", 4.0, 10**9), ("8", "1", 5.0, 10**9)]
+        assert raw.items.rows(named=True) == [{"raw_item_id": "1", "title": "Anna"}]
+        swapped = Table(name, rating="timestamp", timestamp="rating").read(tmp_path)
+        assert swapped.interactions.rows() == [("7", "1", 1e9, 1), ("8", "1", 1e9, 2)]
+
+
+def test_null_switches_a_column_off_that_is_there(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": [7, 8], "item_id": [1, 1], "rating": [1, 2], "timestamp": [10**9, 9]}).write_csv(
+        tmp_path / "t.csv"
+    )
+    source = Table("t.csv", rating=None, timestamp=None)
+    assert source.read(tmp_path).interactions.rows() == [("7", "1", 1.0, 0), ("8", "1", 1.0, 1)]
+
+
 @pytest.mark.parametrize("times", [[10**9, 10**9 + 1], [10**12, 10**12 + 1000]])
 def test_seconds_and_milliseconds(tmp_path: Path, times: list[int]) -> None:
     frame = pl.DataFrame({"user_id": [7, 8], "item_id": [1, 1], "rating": [1, 2], "timestamp": times})

@@ -82,7 +82,8 @@ class Table(Source):
         """Depends on the content of the files and on what the columns mean."""
         digests = [file_digest(self._find(n, root)) if n else None for n in (self.interactions, self.items, self.users)]
         meanings = [self.columns, self.values, self.described, self.separator, self.list_separator, self.scale]
-        return fingerprint(FORMAT, *digests, *meanings)
+        # Since 2 a column that is switched off is not read where the file has it; other tables stay what they were.
+        return fingerprint(FORMAT + (len(self.values) < 2), *digests, *meanings)
 
     def read(self, root: Path) -> RawData:
         """Reads the files.
@@ -93,8 +94,8 @@ class Table(Source):
         border = Border(self._find(self.interactions, root), self.max_bad_share)
         frame = self._read(border, {**self.columns, **self.values})
         rows = len(frame)
-        clock = TIMESTAMP in frame.columns
-        if RATING not in frame.columns:
+        clock = TIMESTAMP in self.values.values()
+        if RATING not in self.values.values():
             frame = frame.with_columns(pl.lit(1.0).alias(RATING))
         if not clock:
             frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIMESTAMP))
@@ -106,7 +107,7 @@ class Table(Source):
 
     def _items(self, root: Path) -> pl.DataFrame:
         frame = self._side(self.items, RAW_ITEM_ID, root)
-        frame = frame.rename({old: new for old, new in self.described.items() if old in frame.columns})
+        frame = _renamed(frame, self.described)
         if YEAR in frame.columns:
             frame = frame.with_columns(pl.col(YEAR).cast(pl.Float64, strict=False).cast(pl.Int32, strict=False))
         if GENRES in frame.columns and frame[GENRES].dtype == pl.String:
@@ -137,7 +138,13 @@ class Table(Source):
             there = ", ".join(name for name in frame.columns if name != LINE)
             raise InputError(f"{border.path}: no column {missing[0]} (there are: {there}); mend data.source")
         ids = [pl.col(new).cast(pl.String) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID)]
-        return frame.rename(names).with_columns(ids)
+        return _renamed(frame, names).with_columns(ids)
+
+
+def _renamed(frame: pl.DataFrame, names: dict[str, str]) -> pl.DataFrame:
+    """With the columns that are there renamed; a column that has a new name already, but is not named itself, goes."""
+    there = {old: new for old, new in names.items() if old in frame.columns}
+    return frame.drop(new for new in there.values() if new in frame.columns and new not in there).rename(there)
 
 
 _TOO_MANY = "too many fields"
