@@ -59,6 +59,30 @@ def test_null_switches_a_column_off_that_is_there(tmp_path: Path) -> None:
     assert source.read(tmp_path).interactions.rows() == [("7", "1", 1.0, 0), ("8", "1", 1.0, 1)]
 
 
+def test_titles_and_genres_are_text_whatever_they_look_like(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": [7, 8], "item_id": [1, 2], "rating": [1, 2]}).write_csv(tmp_path / "t.csv")
+    (tmp_path / "empty.csv").write_text("item_id,genres,title,maker\n1,,,\n2,,,\n")
+    (tmp_path / "numbers.csv").write_text("item_id,kind,name,pages\n1,12,1984,9\n2,7,007,10\n")
+    words = pl.DataFrame({"item_id": [1, 2], "genres": ["a|b", None], "title": ["A", "B"]})
+    words.with_columns(pl.col("genres", "title").cast(pl.Categorical)).write_parquet(tmp_path / "words.parquet")
+    lists = pl.DataFrame({"item_id": [1, 2], "genres": [["a", "b"], None], "title": [1, 2]})
+    lists.with_columns(pl.col("genres").cast(pl.List(pl.Enum(["a", "b"])))).write_parquet(tmp_path / "lists.parquet")
+    for name, titles, genres in (
+        ("empty.csv", ["1", "2"], [[], []]),  # the raw ids
+        ("numbers.csv", ["1984", "007"], [["12"], ["7"]]),
+        ("words.parquet", ["A", "B"], [["a", "b"], []]),
+        ("lists.parquet", ["1", "2"], [["a", "b"], []]),
+    ):
+        named = {"title": "name", "genres": "kind"} if name == "numbers.csv" else {}
+        items = encode(Table("t.csv", timestamp=None, items=name, **named).read(tmp_path)).items
+        assert items["title"].to_list() == titles and items["genres"].to_list() == genres
+        assert items["genres"].dtype == pl.List(pl.String)
+        if name == "empty.csv":
+            assert items["maker"].dtype == pl.String
+        if name == "numbers.csv":
+            assert items["pages"].to_list() == [9, 10]
+
+
 @pytest.mark.parametrize("times", [[10**9, 10**9 + 1], [10**12, 10**12 + 1000]])
 def test_seconds_and_milliseconds(tmp_path: Path, times: list[int]) -> None:
     frame = pl.DataFrame({"user_id": [7, 8], "item_id": [1, 1], "rating": [1, 2], "timestamp": times})

@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -106,17 +106,21 @@ class Table(Source):
         )
 
     def _items(self, root: Path) -> pl.DataFrame:
-        frame = self._side(self.items, RAW_ITEM_ID, root)
-        frame = _renamed(frame, self.described)
+        texts = {old for old, new in self.described.items() if new != YEAR} | {TITLE, GENRES}
+        frame = _renamed(self._side(self.items, RAW_ITEM_ID, root, texts), self.described)
         if YEAR in frame.columns:
             frame = frame.with_columns(pl.col(YEAR).cast(pl.Float64, strict=False).cast(pl.Int32, strict=False))
-        if GENRES in frame.columns and frame[GENRES].dtype == pl.String:
-            entries = pl.col(GENRES).fill_null("").str.split(self.list_separator)
+        if TITLE in frame.columns:
+            frame = frame.with_columns(pl.col(TITLE).cast(pl.String))
+        if GENRES in frame.columns and frame[GENRES].dtype.is_nested():
+            frame = frame.with_columns(pl.col(GENRES).cast(pl.List(pl.String)))
+        elif GENRES in frame.columns:
+            entries = pl.col(GENRES).cast(pl.String).fill_null("").str.split(self.list_separator)
             frame = frame.with_columns(entries.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls()))
         return frame
 
-    def _side(self, name: str | None, id_column: str, root: Path) -> pl.DataFrame:
-        """Items or users; without a file, none."""
+    def _side(self, name: str | None, id_column: str, root: Path, texts: Collection[str] = ()) -> pl.DataFrame:
+        """Items or users; without a file, none. `texts`: columns that are text though they look like numbers."""
         if name is None:
             return pl.DataFrame(schema={id_column: pl.String})
         border = Border(self._find(name, root), self.max_bad_share)
@@ -125,7 +129,9 @@ class Table(Source):
         border.close(len(frame) + border.refused.get(_TOO_MANY, 0))
         numbers = frame.drop(LINE).filter(pl.col(id_column).is_not_null())
         if border.path.suffix != ".parquet":  # as text so far
-            numbers = numbers.with_columns(_typed(c) for c in numbers.drop(id_column).iter_columns())
+            numbers = numbers.with_columns(
+                _typed(c) for c in numbers.drop(id_column, *texts, strict=False).iter_columns()
+            )
         return numbers
 
     def _read(self, border: Border, names: dict[str, str]) -> pl.DataFrame:
@@ -188,6 +194,6 @@ def _seconds(times: pl.Series) -> pl.Series:
 
 
 def _typed(column: pl.Series) -> pl.Series:
-    """Text as whole numbers where all of it is, so that it can be a field; other numbers stay text."""
+    """Text as whole numbers where all of it is, so that it can be a field; other numbers, and nothing, stay text."""
     numbers = column.cast(pl.Int64, strict=False)
-    return numbers if numbers.null_count() == column.null_count() else column
+    return numbers if len(column) > numbers.null_count() == column.null_count() else column
