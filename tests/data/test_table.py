@@ -102,6 +102,18 @@ def test_wrong_separators_are_counted(tmp_path: Path, capsys: pytest.CaptureFixt
         Table("t.csv", **NAMES).read(tmp_path)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    for more in ("", "3,a,1,2001-09-09,9\n"):  # as a table, and line by line
+        (tmp_path / "t.csv").write_text(CSV + more, encoding="utf-8-sig")
+        assert len(Table("t.csv", max_bad_share=0.5, **NAMES).read(tmp_path).interactions) == 3
+
+
+@pytest.mark.parametrize("separator", ["::", "", "§"])
+def test_a_separator_is_one_byte(separator: str) -> None:
+    with pytest.raises(InputError, match=f"separator '{separator}': give one ASCII character"):
+        Table("t.csv", separator=separator)
+
+
 def test_a_missing_column_or_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(CSV)
     with pytest.raises(InputError, match=r"no column user_id \(there are: who, what, stars, when\)"):

@@ -35,11 +35,14 @@ class Table(Source):
         year: its column of years, where it has one.
         genres: its column of genres, where it has one.
         users: the file of users.
-        separator: of the columns of CSV files.
+        separator: of the columns of CSV files, one ASCII character.
         list_separator: of the entries of `genres` in CSV files.
         scale: least and greatest rating; others are left out.
         dataset: its name in folders and tables; by default the file's.
         max_bad_share: share of a file's rows that may be unreadable; they are left out and counted.
+
+    Raises:
+        InputError: the separator is not one byte long.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Table(Source):
         dataset: str | None = None,
         max_bad_share: float = 0.01,
     ) -> None:
+        if len(separator.encode()) != 1:
+            raise InputError(f"data.source separator {separator!r}: give one ASCII character, such as , or ; or a tab")
         self.interactions, self.items, self.users = interactions, items, users
         self.columns = {user: RAW_USER_ID, item: RAW_ITEM_ID}
         self.values = {column: name for column, name in ((rating, RATING), (timestamp, TIMESTAMP)) if column}
@@ -167,7 +172,8 @@ def _read_csv(border: Border, separator: str) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
         pass  # some line has too many fields, or is no UTF-8: slower, but line by line
     opener = gzip.open if border.path.suffix == ".gz" else open
-    with cast(IO[str], opener(border.path, "rt", encoding="utf-8", errors="replace", newline="")) as file:
+    # -sig: the mark that some programs put first is no part of the first column's name.
+    with cast(IO[str], opener(border.path, "rt", encoding="utf-8-sig", errors="replace", newline="")) as file:
         reader = csv.reader(file, delimiter=separator)
         header = next(reader)
         rows: list[Sequence[str | int | None]] = []
