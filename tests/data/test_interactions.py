@@ -89,6 +89,28 @@ def test_bad_rows_are_named(row: tuple[object, object, float, int], words: str) 
     assert "ratings.dat" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_row_numbers_are_the_files_own() -> None:
+    """Low ratings are no rows that count, but they stand in the file."""
+    low = [(n, 60, 1.0, 0) for n in range(26)]
+    for row, words in (((None, 10, 4.0, 3), "missing user id in"), ((8, 20, 3.0, 50), "again")):
+        with pytest.raises(InputError, match=words) as caught:
+            validate(raw([*low, *TEN, row]), min_rating=3)
+        assert "data row 37 " in str(caught.value)
+    validate(raw([*low, *TEN, (8, 20, 1.0, 50)]), min_rating=3)  # a pair that counts once
+    kept = validate(raw([*low, *TEN]), min_rating=3)[0]
+    assert kept.rows() == [row for row in TEN if row[2] >= 3]
+    bad = raw([*TEN, (None, 10, 4.0, 3)])._replace(refused={"no item": 2})
+    with pytest.raises(InputError, match=r"in data row 11 \(not counting those left out\) \(1 such rows\)"):
+        validate(bad)
+
+
+def test_a_rating_that_nobody_gives_is_named() -> None:
+    with pytest.raises(InputError, match=r"none of 10 ratings is 9 \(data\.protocol\.min_rating\) or more, .* is 5;"):
+        validate(raw(TEN), min_rating=9)
+    with pytest.raises(InputError, match="no interactions in it"):
+        validate(raw([]), min_rating=9)
+
+
 def test_duplicates_can_keep_first_last_or_mean() -> None:
     twice = raw([*TEN, (8, 30, 1.0, 50), (8, 30, 3.0, 1)])  # the last one of the file is the first in time
     kept = {rule: validate(twice, rule)[0] for rule in ("first", "last", "mean")}  # type: ignore[arg-type]

@@ -23,9 +23,12 @@ class RawData(NamedTuple):
     refused: Mapping[str, int] = MappingProxyType({})  # rows that the source left out, by kind
 
 
-def validate(raw: RawData, duplicates: Duplicates = "error") -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+def validate(
+    raw: RawData, duplicates: Duplicates = "error", min_rating: float | None = None
+) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
     """Checks the interactions and returns them, in file order, less the duplicates that the rule drops.
 
+    Rows rated below `min_rating` go before anything is checked or counted, and only the number of a wrong row has them.
     Of a pair that stands more than once, "first" and "last" keep one row by time (ties by file order), "mean" the last
     with the mean of the ratings. How many rows went is printed.
 
@@ -33,11 +36,28 @@ def validate(raw: RawData, duplicates: Duplicates = "error") -> tuple[pl.DataFra
         The T rows that stay, and (T,) int64 users and items of them as `_dense` numbers them.
 
     Raises:
-        InputError: a null, a rating that is not finite, a time before 1970, or (rule "error") a pair that stands twice.
+        InputError: a null, a rating that is not finite, a time before 1970, or (rule "error") a pair that stands twice;
+            or no row at all.
     """
     frame = raw.interactions
     if frame.is_empty():
         raise InputError(f"{raw.origin}: no interactions in it")
+    kept = None
+    if min_rating is not None:
+        kept = frame.select((pl.col(RATING) >= min_rating).fill_null(True)).to_series()  # no rating at all is an error
+        frame = frame.filter(kept)
+    if frame.is_empty():
+        best = float(raw.interactions[RATING].max())  # type: ignore[arg-type]
+        raise InputError(
+            f"{raw.origin}: none of {len(raw.interactions):,} ratings is {min_rating:g} (data.protocol.min_rating)"
+            f" or more, the highest is {best:g}; lower it"
+        )
+
+    def numbered(row: int) -> str:
+        """Which row of the file it is; where some were left out when it was read, which of the others."""
+        number = (row if kept is None else kept.arg_true()[row]) + 1
+        return f"data row {number}{' (not counting those left out)' * bool(raw.refused)}"
+
     problems = {
         "a missing user id": pl.col(RAW_USER_ID).is_null(),
         "a missing item id": pl.col(RAW_ITEM_ID).is_null(),
@@ -47,7 +67,7 @@ def validate(raw: RawData, duplicates: Duplicates = "error") -> tuple[pl.DataFra
     for what, expression in problems.items():
         bad = frame.select(expression.arg_true().alias("row"))["row"]
         if len(bad):
-            raise InputError(f"{raw.origin}: {what} in data row {bad[0] + 1} ({len(bad):,} such rows); mend the file")
+            raise InputError(f"{raw.origin}: {what} in {numbered(bad[0])} ({len(bad):,} such rows); mend the file")
     pair = [RAW_USER_ID, RAW_ITEM_ID]
     user, item = _dense(frame[RAW_USER_ID]), _dense(frame[RAW_ITEM_ID])
     # two integers in one: 10x faster than a two-column unique
@@ -59,7 +79,7 @@ def validate(raw: RawData, duplicates: Duplicates = "error") -> tuple[pl.DataFra
         where = int(code.is_first_distinct().not_().arg_true()[0])
         values = frame.row(where, named=True)
         raise InputError(
-            f"{raw.origin}: data row {where + 1} rates item {values[pair[1]]} by user {values[pair[0]]} again"
+            f"{raw.origin}: {numbered(where)} rates item {values[pair[1]]} by user {values[pair[0]]} again"
             f" ({again:,} such rows); remove them or set data.protocol.duplicates to first, last or mean"
         )
     print(f"{raw.origin}: {again:,} rows rate an item again; kept the {duplicates}", flush=True)
@@ -67,8 +87,8 @@ def validate(raw: RawData, duplicates: Duplicates = "error") -> tuple[pl.DataFra
         frame = frame.with_columns(code).with_columns(pl.col(RATING).mean().over("code")).drop("code")
     order = np.argsort(frame[TIMESTAMP].to_numpy(), kind="stable")
     in_time = code.gather(order)
-    kept = in_time.is_first_distinct() if duplicates == "first" else in_time.is_last_distinct()
-    rows = np.sort(order[kept.to_numpy()])
+    stays = in_time.is_first_distinct() if duplicates == "first" else in_time.is_last_distinct()
+    rows = np.sort(order[stays.to_numpy()])
     return frame[rows], user[rows], item[rows]
 
 
@@ -133,12 +153,13 @@ def encode(
     duplicates: Duplicates = "error",
     max_user_count: int | None = None,
     max_item_count: int | None = None,
+    min_rating: float | None = None,
 ) -> Encoded:
     """Validates, filters (`k_core`) and encodes. Ids follow the order in which `raw.items` / the ratings name them.
 
     Items that are rated but have no metadata get their raw id as title. Items nobody rated are left out.
     """
-    frame, user, item = validate(raw, duplicates)
+    frame, user, item = validate(raw, duplicates, min_rating)
     if min_user_count > 1 or min_item_count > 1 or max_user_count or max_item_count:
         keep = k_core(user, item, min_user_count, min_item_count, max_user_count, max_item_count)
         frame, user, item = frame.filter(pl.Series(keep)), user[keep], item[keep]

@@ -136,12 +136,9 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
 
     def build(folder: Path) -> None:
         raw = source.read(root)
-        rows_in_file = len(raw.interactions)
-        if protocol.min_rating is not None:
-            raw = raw._replace(interactions=raw.interactions.filter(pl.col(RATING) >= protocol.min_rating))
         interactions, items, users = encode(
             raw, protocol.min_user_count, protocol.min_item_count, protocol.duplicates,
-            protocol.max_user_count, protocol.max_item_count,
+            protocol.max_user_count, protocol.max_item_count, protocol.min_rating,
         )  # fmt: skip
         user = interactions[USER_ID].to_numpy()
         part = split(protocol.split, user, interactions[TIMESTAMP].to_numpy(), protocol.ratios, protocol.min_history)
@@ -174,7 +171,7 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
                 "num_train": int((part == TRAIN).sum()),
                 "num_val": int((part == VAL).sum()),
                 "num_test": int((part == TEST).sum()),
-                "rows_in_file": rows_in_file,
+                "rows_in_file": len(raw.interactions),
                 **({"rows_left_out": dict(raw.refused)} if raw.refused else {}),
                 "protocol": protocol.described(),
             },
