@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from msmrec.artifacts import InputError
 from msmrec.columns import TEST, VAL
 from msmrec.data.batches import EvalLoader, Plan, TrainLoader, flat_rows, width_of
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
@@ -131,6 +133,15 @@ def test_hidden_items_are_only_targets_of_the_test(tiny_root: Path, cache: Path)
     cold = set(dataset.items.filter(tier="cold")["item_id"])
     assert len(cold) >= 5 and not cold & set(item[part != TEST].tolist())
     assert cold & set(item[part == TEST].tolist())
+
+
+def test_a_training_part_without_a_next_item_is_named(tiny_root: Path, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"no training row is left with data\.protocol\.hidden_items 1; lower it"):
+        prepare(TINY, tiny_root, cache, SplitProtocol(hidden_items=1.0))
+    single = prepare(TINY, tiny_root, cache, SplitProtocol(split="user_ratio", ratios=(0.01, 0.5, 0.49)))
+    with pytest.raises(InputError, match="no user has two training rows") as caught:
+        TrainLoader(single, 10, 100, CPU)
+    assert str(single.folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_flat_rows_by_hand() -> None:

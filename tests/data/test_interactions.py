@@ -183,6 +183,20 @@ def test_global_time_counts_only_rows_with_enough_history() -> None:
     assert part.tolist() == [TRAIN] * 6 + [TRAIN, TRAIN, VAL, VAL, TEST, TEST]
 
 
+@pytest.mark.parametrize(
+    ("ratios", "min_history", "words"),
+    [
+        ((0.8, 0.1, 0.1), 6, r"0 of 12 rows have data\.protocol\.min_history 6 earlier .* \(the most is 5\)"),
+        ((0.2, 0.4, 0.4), 4, r"4 of 12 rows have .* data\.protocol\.ratios gives 0\.2 of them to training"),
+    ],
+)
+def test_global_time_wants_a_training_sample(ratios: tuple[float, ...], min_history: int, words: str) -> None:
+    user, time = np.repeat([1, 2], 6), np.tile(np.arange(6), 2)
+    with pytest.raises(InputError, match=words) as caught:
+        split("global_time", user, time, ratios, min_history)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
 def test_user_random_keeps_the_shares_of_each_user() -> None:
     user = np.repeat([1, 2, 3], [20, 3, 2])
     part = split("user_random", user, np.arange(25))

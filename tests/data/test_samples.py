@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from msmrec.artifacts import InputError
 from msmrec.columns import RATING, SPLIT, TEST, TIMESTAMP, TRAIN, VAL
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.samples import SampleLoader, sample_rows
 from msmrec.data.sources.movielens import MovieLens
+from msmrec.data.sources.simulated import Simulated
 
+TINY = Simulated(num_users=120, num_items=60, mean_interactions=14, num_modalities=3, num_aspects=4)
 CPU = torch.device("cpu")
 
 
@@ -36,6 +40,14 @@ def test_a_sample_sees_what_its_user_rated_before_it_and_nothing_else(tiny_click
         assert seen == len(rows)
     time, part = data.column(TIMESTAMP), data.column(SPLIT)
     assert time[part == TRAIN].max() <= time[part == VAL].min() and time[part == VAL].max() <= time[part == TEST].min()
+
+
+def test_a_training_part_without_samples_is_named(tiny_root: Path, cache: Path) -> None:
+    protocol = SplitProtocol(min_user_count=0, min_item_count=0, split="user_ratio", min_history=500)
+    data = prepare(TINY, tiny_root, cache, protocol)
+    assert not len(sample_rows(data, TEST))
+    with pytest.raises(InputError, match=r"no training row has data\.protocol\.min_history 500 earlier ones"):
+        SampleLoader(data, TRAIN, 3.0, 8, 50, CPU, shuffle=True)
 
 
 def test_shuffled_epochs_differ_and_processes_share_the_samples(tiny_clicks: Dataset) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msmrec.artifacts import InputError
 from msmrec.data.prepare import Dataset
 
 
@@ -169,6 +170,9 @@ class TrainLoader(EpochLoader):
         device: where the arrays lie and the batches are made.
         seed: with `epoch`, decides the order.
         rank, world_size: this process and how many there are; each gets every world_size-th batch.
+
+    Raises:
+        InputError: nobody has two training rows, an item and the next.
     """
 
     def __init__(
@@ -187,6 +191,11 @@ class TrainLoader(EpochLoader):
         windows = np.maximum(-(-(end - start - 1) // max_seq_len), 0)
         if not all_windows:
             windows = np.minimum(windows, 1)
+        if not windows.any():
+            raise InputError(
+                f"{dataset.folder}: no user has two training rows, an item and the next; give training more of"
+                " data.protocol.ratios, or keep more rows (data.protocol.min_rating, max_user_count)"
+            )
         user = np.repeat(np.arange(len(start)), windows)
         nth = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)  # 0: the latest window
         stop = end[user] - 1 - nth * max_seq_len  # one past the last input

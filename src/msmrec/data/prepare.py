@@ -149,6 +149,11 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
             hidden = np.random.default_rng(0).random(len(items) + 1) < protocol.hidden_items
             stays = (part == TEST) | ~hidden[interactions[ITEM_ID].to_numpy()]
             interactions, part = interactions.filter(pl.Series(stays)), part[stays]
+            if not (part == TRAIN).any():
+                raise InputError(
+                    f"{source.name}: no training row is left with data.protocol.hidden_items"
+                    f" {protocol.hidden_items:g}; lower it"
+                )
         if protocol.min_target_rating is not None:
             stays = (part == TRAIN) | (interactions[RATING].to_numpy() >= protocol.min_target_rating)
             interactions, part = interactions.filter(pl.Series(stays)), part[stays]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmrec.columns import RATING, SPLIT
+from msmrec.artifacts import InputError
+from msmrec.columns import RATING, SPLIT, TRAIN
 from msmrec.data.batches import EpochLoader, rows_between, share_of
 from msmrec.data.prepare import Dataset
 
@@ -33,9 +34,20 @@ class SampleBatch(NamedTuple):
 
 
 def sample_rows(dataset: Dataset, split: int) -> np.ndarray:
-    """(S,) int64 rows of the interactions that are samples of a part: enough history before them."""
+    """(S,) int64 rows of the interactions that are samples of a part: enough history before them.
+
+    Raises:
+        InputError: the training part has none.
+    """
     position = np.arange(len(dataset.item_id)) - dataset.offsets[dataset.user_id]
-    return np.flatnonzero((dataset.column(SPLIT) == split) & (position >= dataset.info["protocol"]["min_history"]))
+    part, enough = dataset.column(SPLIT) == split, dataset.info["protocol"]["min_history"]
+    rows = np.flatnonzero(part & (position >= enough))
+    if split == TRAIN and not len(rows):
+        raise InputError(
+            f"{dataset.folder}: no training row has data.protocol.min_history {enough} earlier ones of its user (the"
+            f" most is {position[part].max(initial=0)}); lower it, or keep more rows"
+        )
+    return rows
 
 
 class SampleLoader(EpochLoader):

@@ -35,6 +35,9 @@ def split(
 
     Returns:
         (T,) int8 of TRAIN, VAL, TEST.
+
+    Raises:
+        InputError: the ratios are no shares, or leave nothing to train on.
     """
     if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0:
         raise InputError(f"data.ratios {ratios}: three shares that sum to 1, the first above 0")
@@ -53,6 +56,12 @@ def split(
         before: np.ndarray = np.cumsum(counts) - counts  # samples earlier than this row
         total = int(counts.sum())
         first = int(total * ratios[0] + 1e-9)
+        if not first:
+            raise InputError(
+                f"no training sample is left: {total:,} of {len(part):,} rows have data.protocol.min_history"
+                f" {min_history} earlier ones of their user (the most is {position.max(initial=0)}), and"
+                f" data.protocol.ratios gives {ratios[0]:g} of them to training; lower min_history, or keep more rows"
+            )
         second = first + int(total * ratios[1] + 1e-9)
         part[order] = TRAIN + (before >= first) * (VAL - TRAIN) + (before >= second) * (TEST - VAL)
     elif name == "user_random":
