@@ -101,6 +101,23 @@ def test_a_plan_of_one_long_sequence_and_of_nothing() -> None:
     assert nothing.batches(None) == [] and nothing.count(equal=False) == 0
 
 
+@pytest.mark.parametrize("equal", [True, False])
+def test_no_process_waits_for_a_batch(equal: bool) -> None:
+    length = np.array([2] * 15 + [200] + [2] * 15)
+    plans = [Plan(length, 16_384, rank, 8) for rank in range(8)]
+    for epoch in range(2):
+        batches = [plan.batches(np.random.default_rng(epoch) if equal else None) for plan in plans]
+        assert [len(mine) for mine in batches] == [1] * 8 == [plan.count(equal) for plan in plans]
+        assert sorted(k for mine in batches for rows, _ in mine for k in rows.tolist()) == list(range(31))
+        for mine in batches:
+            for rows, width in mine:
+                assert width == length[rows].max() and len(rows) <= 8
+    assert all(Plan(np.full(8, 3), 16_384, rank, 8).count(equal) == 1 for rank in range(8))
+    assert Plan(np.zeros(0, np.int64), 10, 0, 8).count(equal) == 0
+    with pytest.raises(InputError, match="7 sequences cannot be shared by 8 processes: set"):
+        Plan(np.full(7, 3), 16_384, 0, 8)
+
+
 def test_processes_share_an_epoch_without_overlap(tiny: Dataset) -> None:
     users = [
         [u for batch in TrainLoader(tiny, 10, 100, CPU, rank=r, world_size=2) for u in batch.user_id.tolist()]

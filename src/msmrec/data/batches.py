@@ -103,6 +103,9 @@ class Plan:
     Attributes:
         band: (S,) width that each sequence is padded to at least; those of one band are mixed.
         size, width: (K,) sequences of each batch and positions of each of them, longest first.
+
+    Raises:
+        InputError: there are fewer sequences than processes.
     """
 
     def __init__(self, length: np.ndarray, tokens_per_batch: int, rank: int = 0, world_size: int = 1) -> None:
@@ -110,15 +113,23 @@ class Plan:
         # No wider than the longest: where histories are cut at a length, many have just that.
         self.band = np.minimum(width_of(length), length.max(initial=1))
         ordered = np.sort(self.band)[::-1].tolist()
+        if 0 < len(ordered) < world_size:
+            raise InputError(
+                f"{len(ordered)} sequences cannot be shared by {world_size} processes: set trainer.devices (times"
+                f" trainer.num_nodes) to {len(ordered)} at most"
+            )
         if world_size > 1:
             tokens_per_batch = min(tokens_per_batch, sum(ordered) // world_size)
         self.size: list[int] = []
-        self.width: list[int] = []
         done = 0
         while done < len(ordered):
-            self.width.append(ordered[done])
             self.size.append(min(max(1, tokens_per_batch // ordered[done]), len(ordered) - done))
             done += self.size[-1]
+        # One long sequence leaves the many short ones too few batches, however few positions each may have.
+        while 0 < len(self.size) < world_size:
+            k = self.size.index(max(self.size))
+            self.size[k : k + 1] = [self.size[k] - self.size[k] // 2, self.size[k] // 2]
+        self.width: list[int] = [ordered[first] for first in np.cumsum(self.size) - self.size]
 
     def count(self, equal: bool) -> int:
         """Batches of this process; `equal`: all processes have as many, and the rest is left out."""
