@@ -170,7 +170,8 @@ def test_what_differs_in_the_test_is_refused(tmp_path: Path) -> None:
 def test_what_says_nothing_of_the_test_is_no_difference(tmp_path: Path) -> None:
     protocol = {key: value for key, value in PROTOCOL.items() if key != "min_user_count"}  # in the fingerprint
     write_run(tmp_path / "a", [1, 0], "a", {"protocol": protocol})
-    write_run(tmp_path / "b", [1, 0], "b", protocol={"train_samples": 100, "retrieval": {"hit": 0.5}})
+    newer = {"train_samples": 100, "retrieval": {"hit": 0.5}, "users_without_history": {"val": 0, "test": 0}}
+    write_run(tmp_path / "b", [1, 0], "b", protocol=newer)
     assert [row.name for row in small(tmp_path).rows] == ["a", "b"]
 
 

@@ -282,7 +282,10 @@ class HistoryLoader:
 
 
 class EvalLoader(HistoryLoader):
-    """Batches over the users that have targets in a split.
+    """Batches over the users that have targets in a split, and rows before it.
+
+    Who has none before it is left out: with global_time, those who come after the cut. A run's metrics.json counts them
+    (users_without_history).
 
     Args:
         dataset: a prepared dataset.

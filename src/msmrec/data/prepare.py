@@ -60,7 +60,7 @@ class SplitProtocol:
     min_rating: float | None = None
     """Rows rated lower are dropped before anything is counted."""
     min_target_rating: float | None = None
-    """Validation and test rows rated lower are dropped after the split: they are no targets."""
+    """Validation and test rows rated lower are dropped after the split: no targets, nor history of later parts."""
     duplicates: Duplicates = "error"
     """What to do when a user rates an item twice: refuse, or keep the first, the last, or the last with the mean."""
     hidden_items: float = 0.0

@@ -21,7 +21,7 @@ PLACES = ("data.seed", "data.root", "data.cache", "data.eval_batch_size")
 # Keys of metrics.json's protocol that say how a model was trained or chosen, not what it was tested on.
 TRAINING = ("val_samples", "train_samples", "channels", "k", "retrieval", "edges_above", "before", "users")
 # The dataset's fingerprint covers these, so a run that does not write one of them down is still comparable.
-IN_FINGERPRINT = tuple(field.name for field in fields(SplitProtocol))
+IN_FINGERPRINT = (*(field.name for field in fields(SplitProtocol)), "users_without_history")
 VARIANTS = "model.init_args.variants."
 LIMITS = ("trainer.limit_train_batches", "trainer.limit_test_batches")
 

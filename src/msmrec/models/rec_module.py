@@ -70,9 +70,19 @@ class RecModule(Module):
         return {"item_embeddings": self.item_embeddings()}
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
-        """Full ranking."""
-        own = {"candidates": "all items", "seen_filter": "the whole history", "target_time_is_input": False}
-        return {**super().protocol(data), **own}
+        """Full ranking; how many users have targets but no history, and so are left out."""
+        ends = [data.dataset.offsets[:-1], *data.dataset.ends]
+        left_out = {
+            name: int(((ends[split] == ends[0]) & (ends[split + 1] > ends[split])).sum())
+            for name, split in (("val", VAL), ("test", TEST))
+        }
+        return {
+            **super().protocol(data),
+            "candidates": "all items",
+            "seen_filter": seen_filter(data.dataset),
+            "target_time_is_input": False,
+            "users_without_history": left_out,
+        }
 
     # -- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -123,6 +133,14 @@ class RecModule(Module):
         cold, cold_means = cold_metrics(cold_ranks, cold_list_ranks, cold_counts, self.list_length)
         self.results = {"user_id": user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}
         return result | overall | cold_means
+
+
+def seen_filter(dataset: Dataset) -> str:
+    """What is not recommended again, in words: low-rated validation rows that are no targets are no history either."""
+    lowest = dataset.info["protocol"].get("min_target_rating")
+    if lowest is None or not dataset.info["num_val"]:
+        return "the whole history"
+    return f"the whole history, but in the test without the validation's ratings below {lowest:g}"
 
 
 def users_at_once(batch_size: int, num_items: int) -> int:

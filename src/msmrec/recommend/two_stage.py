@@ -27,6 +27,7 @@ from msmrec.learned_fusion import liked_pairs
 from msmrec.media.features import Features, ItemFeatures
 from msmrec.metrics.beyond_accuracy import TIERS
 from msmrec.models.base import Module
+from msmrec.models.rec_module import seen_filter
 from msmrec.recommend.candidates import Candidates, nearest_unseen
 from msmrec.recommend.list_metrics import list_metrics, targets_of
 from msmrec.recommend.rerank import Reranked, Reranker
@@ -125,7 +126,7 @@ class TwoStage(Module):
         return {
             **super().protocol(data),
             "candidates": "all items with a vector",
-            "seen_filter": "the whole history",
+            "seen_filter": seen_filter(data.dataset),
             "target_time_is_input": False,
             "user_vectors": "training part alone",
             "users_without_targets": data.num_users - evaluated,
