@@ -19,7 +19,7 @@ from msmrec.finished import evaluate
 from msmrec.models.din import DIN, TargetAttention
 from msmrec.models.field_base import FieldModel
 from msmrec.models.field_models import CIN, DCN, AutoInt, CrossMatrix, CrossVector, DCNv2, DeepFM, pairwise_sum, xDeepFM
-from msmrec.models.fields import FieldEmbedding, default_fields, encode_fields
+from msmrec.models.fields import FieldEmbedding, _codes, default_fields, encode_fields
 
 MODELS = {"deepfm": DeepFM, "xdeepfm": xDeepFM, "dcn": DCN, "dcnv2": DCNv2, "autoint": AutoInt, "din": DIN}
 
@@ -265,3 +265,37 @@ def test_item_vectors_are_left_for_others(tiny_clicks: Dataset) -> None:
     model.make(encode_fields(tiny_clicks, 3.0, None, None))
     vectors = model.vectors_to_export()["item_embeddings"]
     assert vectors.shape == (tiny_clicks.num_items + 1, 4) and not vectors[0].any() and vectors[1:].any(1).all()
+
+
+def codes_by_hand(column: pl.Series, trained: np.ndarray) -> tuple[np.ndarray, int]:
+    lists = [v if isinstance(v, list) else [] if v is None else [v] for v in column.to_list()]
+    values = sorted({v for row, known in zip(lists, trained, strict=True) if known for v in row if v is not None})
+    known = [[values.index(v) + 1 for v in row if v in values] for row in lists]
+    codes = np.zeros((len(lists), max([1, *map(len, known)])), dtype=np.int64)
+    for row, found in zip(codes, known, strict=True):
+        row[: len(found)] = found
+    return codes, len(values)
+
+
+def test_codes_are_those_of_plain_python() -> None:
+    rng = np.random.default_rng(0)
+    letters = ["é", "z", "Z", "a", "", "日", "😀", "b10", "b9"]  # among them what bytes and words might order otherwise
+    words = pl.Series([None if k == 9 else letters[k] for k in rng.integers(0, 10, 80)])
+    lists = pl.Series(
+        [[None if k == 9 else letters[k] for k in rng.integers(0, 10, n)] for n in rng.integers(0, 5, 80)]
+    )
+    lists = pl.concat([lists, pl.Series([None], dtype=lists.dtype)]).tail(80)
+    numbers = pl.Series(rng.integers(-5, 5, 80))
+    columns = [
+        words, lists, words.cast(pl.Categorical), lists.cast(pl.List(pl.Categorical)), words.cast(pl.Enum(letters)),
+        numbers, numbers.cast(pl.Int8).replace(3, None), numbers > 0, pl.Series([[k] * 2 for k in numbers]),
+        pl.Series([[k, 1] for k in numbers], dtype=pl.Array(pl.Int64, 2)), pl.Series([None] * 80),
+        pl.Series([None] * 80, dtype=pl.String), pl.Series([[]] * 80, dtype=pl.List(pl.String)),
+        pl.int_range(80, eager=True),
+    ]  # fmt: skip
+    for column in columns:
+        for trained in (rng.random(80) < 0.2, np.zeros(80, bool), np.ones(80, bool)):
+            expected, count = codes_by_hand(column, trained)
+            codes, found = _codes(column, trained)
+            np.testing.assert_array_equal(codes, expected, strict=True)
+            assert found == count

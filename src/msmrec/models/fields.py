@@ -111,14 +111,22 @@ def default_fields(table: pl.DataFrame) -> list[str]:
 
 def _codes(column: pl.Series, trained: np.ndarray) -> tuple[np.ndarray, int]:
     """(n, W) 1 .. count for values that a trained row has, in their order, 0 for others and behind short lists."""
-    lists = [v if isinstance(v, list) else [] if v is None else [v] for v in column.to_list()]
-    values = sorted({v for row, known in zip(lists, trained, strict=True) if known for v in row if v is not None})
-    code = {value: k + 1 for k, value in enumerate(values)}
-    known = [[code[v] for v in row if v in code] for row in lists]
-    codes = np.zeros((len(lists), max([1, *map(len, known)])), dtype=np.int64)
-    for row, found in zip(codes, known, strict=True):
-        row[: len(found)] = found
-    return codes, len(values)
+    frame = pl.DataFrame({"row": np.arange(len(column)), "value": column})
+    if isinstance(column.dtype, pl.List | pl.Array):
+        frame = frame.explode("value")
+    frame = frame.drop_nulls("value")  # what explode makes of an empty list, too
+    kind = frame["value"].dtype
+    # Categories go by their words, not by their numbers; truth values have no rank.
+    plain = pl.String if kind in (pl.Categorical, pl.Enum) else pl.Int8 if kind == pl.Boolean else kind
+    rank = frame["value"].cast(plain).rank("dense").to_numpy().astype(np.int64)  # from 1
+    row = frame["row"].to_numpy()
+    has_row = np.bincount(rank[trained[row]], minlength=rank.max(initial=0) + 1) > 0
+    code = (np.cumsum(has_row) * has_row)[rank]
+    row, code = row[code > 0], code[code > 0]
+    length = np.bincount(row, minlength=len(column))
+    codes = np.zeros((len(column), length.max(initial=1)), dtype=np.int64)
+    codes[row, np.arange(len(row)) - (np.cumsum(length) - length)[row]] = code
+    return codes, int(has_row.sum())
 
 
 class FieldEmbedding(nn.Module):
