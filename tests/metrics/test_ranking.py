@@ -1,10 +1,12 @@
 """Ranking metrics against a table worked by hand and against brute force."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from msmrec.metrics.ranking import ranking_metrics, target_ranks
 
@@ -62,3 +64,40 @@ def test_against_brute_force() -> None:
         assert metrics["hit_rate@10"][row].item() == any(hits)
         assert metrics["map@10"][row].item() == pytest.approx(sum(precision) / min(count, 10), abs=1e-6)
         assert metrics["mrr@10"][row].item() == pytest.approx(1 / (hits.index(True) + 1) if any(hits) else 0)
+
+
+@pytest.mark.parametrize("kind", ["ties", "floats", "broken", "constant"])
+def test_ranks_of_many_targets_are_those_of_few(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.integers(0, 20, (30, 200)).astype(np.float32))
+    if kind == "floats":
+        scores = torch.from_numpy(rng.normal(size=(30, 200)))
+    if kind == "constant":
+        scores[:] = 0
+    if kind == "broken":
+        for value in (torch.nan, torch.inf, -torch.inf):
+            scores[torch.from_numpy(rng.random((30, 200)) < 0.1)] = value
+    scores[:, 0] = -torch.inf
+    targets = torch.zeros(30, 60, dtype=torch.long)
+    for row, count in enumerate(rng.integers(0, 61, 30)):
+        targets[row, :count] = torch.from_numpy(rng.choice(np.arange(1, 200), count, replace=False))
+    sorted_ranks = target_ranks(scores, targets)
+    monkeypatch.setattr("msmrec.metrics.ranking.MANY_TARGETS", 60)
+    assert torch.equal(sorted_ranks, target_ranks(scores, targets))
+
+
+def test_many_targets_take_one_sort_and_no_square() -> None:
+    sizes: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            sizes.extend(
+                x.numel() for x in (made if isinstance(made, tuple) else (made,)) if isinstance(x, torch.Tensor)
+            )
+            return made
+
+    scores, targets = torch.randn(4, 3000), torch.arange(1, 1001).expand(4, -1)
+    with Sizes():
+        target_ranks(scores, targets)
+    assert len(sizes) < 50 and max(sizes) == 4 * 3000

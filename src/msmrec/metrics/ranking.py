@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+MANY_TARGETS = 32  # of a user: more are counted by a sort, which takes as long as some 30 passes over the scores
+
 
 def target_ranks(scores: Tensor, target_item: Tensor) -> Tensor:
     """Ranks of the targets among all items.
@@ -22,17 +24,30 @@ def target_ranks(scores: Tensor, target_item: Tensor) -> Tensor:
     """
     value = scores.gather(1, target_item)  # (B, T)
     real = target_item > 0
-    # How many items are not worse; T is 1 in leave-one-out, so the loop over columns is short.
-    not_worse = torch.stack([(~(scores < column[:, None])).sum(1) for column in value.unbind(1)], 1)
+    # How many items are not worse, and how many targets, self included.
+    if target_item.shape[1] > MANY_TARGETS:
+        not_worse = scores.shape[1] - _smaller(scores, value)
+        other = real.sum(1, keepdim=True) - _smaller(value.masked_fill(~real, torch.inf), value)
+    else:  # T is 1 in leave-one-out, so the loop over columns is short
+        not_worse = torch.stack([(~(scores < column[:, None])).sum(1) for column in value.unbind(1)], 1)
+        other = (~(value[:, None, :] < value[:, :, None]) & real[:, None, :]).sum(2)
     rank = not_worse - 1
     if target_item.shape[1] > 1:
         # Targets do not push each other down beyond their own order: take out all of them, put back those before.
-        other = (~(value[:, None, :] < value[:, :, None]) & real[:, None, :]).sum(2)  # targets not worse, self included
         place = torch.argsort(
             torch.argsort(value.masked_fill(~real, -torch.inf), descending=True, stable=True), stable=True
         )
         rank = not_worse - other + place
     return rank.masked_fill(~real, scores.shape[1])
+
+
+def _smaller(numbers: Tensor, value: Tensor) -> Tensor:
+    """(B, T) how many of a row's (B, K) numbers are smaller than each of its (B, T) values, by one sort of them.
+
+    As comparisons have it, NaN is smaller than nothing and nothing is smaller than NaN; a search would go astray there.
+    """
+    ascending = numbers.masked_fill(numbers.isnan(), torch.inf).sort(1).values
+    return torch.searchsorted(ascending, value.masked_fill(value.isnan(), -torch.inf).contiguous())
 
 
 def ranking_metrics(ranks: Tensor, num_targets: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
