@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from msmrec.artifacts import InputError
+from msmrec.columns import LINE, MILLISECONDS
 from msmrec.data.prepare import SplitProtocol, prepare
 from msmrec.data.sources.amazon import Amazon, Release
 
@@ -42,7 +43,7 @@ def review(release: str, user: str, item: str, rating: float, time: int) -> dict
 def test_reviews(tmp_path: Path, release: Release, name: str, write: Any) -> None:
     put(folder(tmp_path, release) / name, [write(review(release, *row)) for row in ROWS])
     raw = Amazon("Toys", release).read(tmp_path)
-    assert raw.interactions.rows() == ROWS
+    assert raw.interactions.drop(LINE, MILLISECONDS).rows() == ROWS
     assert raw.items.is_empty()
 
 
@@ -57,10 +58,10 @@ def test_reviews(tmp_path: Path, release: Release, name: str, write: Any) -> Non
 )  # fmt: skip
 def test_ratings_only(tmp_path: Path, release: Release, name: str, lines: list[str]) -> None:
     put(folder(tmp_path, release) / name, lines)
-    assert Amazon("Toys", release).read(tmp_path).interactions.rows() == ROWS
+    assert Amazon("Toys", release).read(tmp_path).interactions.drop(LINE, MILLISECONDS).rows() == ROWS
     put(folder(tmp_path, release) / name, [*lines, "a,b,c", "U9,I9,9.0,1100000000"])
     raw = Amazon("Toys", release, max_bad_share=0.5).read(tmp_path)
-    assert raw.interactions.rows() == ROWS
+    assert raw.interactions.drop(LINE, MILLISECONDS).rows() == ROWS
     assert dict(raw.refused) == {"not four fields": 1, "a rating outside 1 to 5": 1}
     with pytest.raises(InputError, match=r"2 of \d rows cannot be read"):
         Amazon("Toys", release).read(tmp_path)

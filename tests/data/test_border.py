@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from msmrec.artifacts import InputError
+from msmrec.columns import LINE, MILLISECONDS
 from msmrec.data.sources import json_lines
 from msmrec.data.sources.border import Border, interactions, plain
 
@@ -22,10 +23,10 @@ def test_rows_are_refused_by_kind_with_their_lines(capsys: pytest.CaptureFixture
         ("a", "x", "1", "-5"), ("b", "y", "5.0", "1500000000123"), ("c", "z", "1", "5"), ("c", "y", "2", "90000000000"),
     ]  # fmt: skip
     names = ["raw_user_id", "raw_item_id", "rating", "timestamp"]
-    frame = pl.DataFrame(rows, schema=names, orient="row").with_row_index("line", 11)
+    frame = pl.DataFrame(rows, schema=names, orient="row").with_row_index(LINE, 11)
     border = Border(Path("my.csv"), 0.6)
     kept = interactions(frame, border, (1, 5))
-    assert kept.rows() == [
+    assert kept.drop(LINE, MILLISECONDS).rows() == [
         ("a", "x", 4.0, 1_000_000_000), ("b", "y", 5.0, 1_500_000_000), ("c", "z", 1.0, 5),
         ("c", "y", 2.0, 90_000_000_000),
     ]  # fmt: skip
@@ -84,7 +85,7 @@ def test_strict_and_loose_lines_give_the_same(
     frame = pl.concat(json_lines.read_fields(path, NAMES, border))
     expected = [(row["user"], row["item"], float(row["rating"]), row["time"]) for row in made]  # type: ignore[arg-type]
     assert [(u, i, float(r), int(t)) for u, i, r, t in frame.select(NAMES).iter_rows()] == expected
-    assert frame["line"].to_list() == list(range(1, 301)) and not border.refused
+    assert frame[LINE].to_list() == list(range(1, 301)) and not border.refused
 
 
 @pytest.mark.parametrize("loose", [False, True])
@@ -93,7 +94,7 @@ def test_broken_lines_are_found_among_many(tmp_path: Path, loose: bool) -> None:
     lines[0], lines[499], lines[500], lines[998] = "[1, 2]", lines[499][:20], "", "null"
     border = Border(write(tmp_path / "a.json", lines), 0)
     frame = pl.concat(json_lines.read_fields(border.path, NAMES, border))
-    assert frame["line"].to_list() == [k for k in range(1, 1001) if k not in (1, 500, 501, 999)]
+    assert frame[LINE].to_list() == [k for k in range(1, 1001) if k not in (1, 500, 501, 999)]
     with pytest.raises(InputError, match=r"3 with neither a JSON object nor a Python dict \(lines 1, 500, 999\)"):
         border.check(1000)
 

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from msmrec.artifacts import InputError
+from msmrec.columns import LINE, MILLISECONDS
 from msmrec.data.interactions import encode
 from msmrec.data.sources.table import Table
 
@@ -22,7 +23,7 @@ def test_csv_with_items_and_users(tmp_path: Path) -> None:
     assert source.name == "shop"
     raw = source.read(tmp_path)
     expected = [("01", "a", 4.0, DAY), ("01", "b", 3.5, DAY + 86_400), ("2", "a", 1.0, DAY + 10)]
-    assert raw.interactions.rows() == expected
+    assert raw.interactions.drop(LINE, MILLISECONDS).rows() == expected
     items = encode(raw).items
     assert items["title"].to_list() == ["A, the first", "B"] and items["genres"].to_list() == [["x", "y"], []]
     assert items["pages"].to_list() == [12, None] and items["maker"].to_list() == ["Ann", "Bob, Co"]
@@ -32,7 +33,12 @@ def test_csv_with_items_and_users(tmp_path: Path) -> None:
 def test_parquet_without_ratings_or_times(tmp_path: Path) -> None:
     pl.DataFrame({"user_id": [7, 7, 8], "item_id": [1, 2, 1]}).write_parquet(tmp_path / "t.parquet")
     raw = Table("t.parquet", rating=None, timestamp=None).read(tmp_path)
-    assert raw.interactions.rows() == [("7", "1", 1.0, 0), ("7", "2", 1.0, 1), ("8", "1", 1.0, 2)]
+    rows = raw.interactions.drop(LINE, MILLISECONDS).rows()
+    assert rows == [
+        ("7", "1", 1.0, 0),
+        ("7", "2", 1.0, 1),
+        ("8", "1", 1.0, 2),
+    ]
 
 
 def test_a_column_that_is_not_named_gives_way(tmp_path: Path) -> None:
@@ -45,10 +51,10 @@ def test_a_column_that_is_not_named_gives_way(tmp_path: Path) -> None:
     for name in ("t.parquet", "t.csv"):
         source = Table(name, rating="stars", items="items.csv", title="name")
         raw = source.read(tmp_path)
-        assert raw.interactions.rows() == [("7", "1", 4.0, 10**9), ("8", "1", 5.0, 10**9)]
+        assert raw.interactions.drop(LINE, MILLISECONDS).rows() == [("7", "1", 4.0, 10**9), ("8", "1", 5.0, 10**9)]
         assert raw.items.rows(named=True) == [{"raw_item_id": "1", "title": "Anna"}]
         swapped = Table(name, rating="timestamp", timestamp="rating").read(tmp_path)
-        assert swapped.interactions.rows() == [("7", "1", 1e9, 1), ("8", "1", 1e9, 2)]
+        assert swapped.interactions.drop(LINE, MILLISECONDS).rows() == [("7", "1", 1e9, 1), ("8", "1", 1e9, 2)]
 
 
 def test_null_switches_a_column_off_that_is_there(tmp_path: Path) -> None:
@@ -56,7 +62,11 @@ def test_null_switches_a_column_off_that_is_there(tmp_path: Path) -> None:
         tmp_path / "t.csv"
     )
     source = Table("t.csv", rating=None, timestamp=None)
-    assert source.read(tmp_path).interactions.rows() == [("7", "1", 1.0, 0), ("8", "1", 1.0, 1)]
+    rows = source.read(tmp_path).interactions.drop(LINE, MILLISECONDS).rows()
+    assert rows == [
+        ("7", "1", 1.0, 0),
+        ("8", "1", 1.0, 1),
+    ]
 
 
 def test_titles_and_genres_are_text_whatever_they_look_like(tmp_path: Path) -> None:
@@ -123,3 +133,48 @@ def test_a_missing_column_or_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("")
     with pytest.raises(InputError, match=r"t\.csv: empty"):
         Table("t.csv").read(tmp_path)
+
+
+@pytest.mark.parametrize("times", [[10**12 + 90, 10**12, 10**12 + 30], ["2020-01-01 10:00:00.09", "2020-01-01 10:00:00",
+                                   "2020-01-01 10:00:00.03"]])  # fmt: skip
+def test_rows_within_a_second_are_ordered_by_their_time(tmp_path: Path, times: list[object]) -> None:
+    pl.DataFrame({"user_id": [1] * 3, "item_id": list("zxy"), "timestamp": times}).write_csv(tmp_path / "t.csv")
+    encoded = encode(Table("t.csv", rating=None).read(tmp_path))
+    order = encoded.items["raw_item_id"].gather(encoded.interactions["item_id"] - 1)
+    assert order.to_list() == ["x", "y", "z"] and encoded.interactions["timestamp"].n_unique() == 1
+    assert encoded.interactions.columns == ["user_id", "item_id", "rating", "timestamp"]
+
+
+def test_a_duplicate_is_named_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "user_id,item_id,rating,line\n" + "1,9,x,7\n" + "".join(f"1,{k},3,7\n" for k in range(150)) + "1,0,3,7\n"
+    )
+    raw = Table("t.csv", timestamp=None).read(tmp_path)
+    with pytest.raises(InputError, match="line 153 rates item 0 by user 1 again"):
+        encode(raw)
+
+
+def test_ids_that_became_fractions_are_whole_again(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": [1.0, 2.0], "item_id": [38.0, 7.0]}).write_parquet(tmp_path / "t.parquet")
+    pl.DataFrame({"item_id": [7, 38], "title": ["seven", "many"]}).write_csv(tmp_path / "i.csv")
+    source = Table("t.parquet", rating=None, timestamp=None, items="i.csv")
+    assert encode(source.read(tmp_path)).items.select("raw_item_id", "title").rows() == [("38", "many"), ("7", "seven")]
+    pl.DataFrame({"item_id": ["i7", "i38"], "title": ["seven", "many"]}).write_csv(tmp_path / "i.csv")
+    with pytest.raises(InputError, match=r"i\.csv: none of its 2 ids is in .*: 'i7' here, '38' there"):
+        source.read(tmp_path)
+
+
+def test_what_no_table_can_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "no.parquet").write_text("no")
+    pl.DataFrame({"user_id": [[1]], "item_id": [1]}).write_parquet(tmp_path / "lists.parquet")
+    (tmp_path / "twice.csv").write_text("user_id,item_id,item_id\n1,2,3\n1,2,3,4\n")
+    plain = {"rating": None, "timestamp": None}
+    for name, words in (("no", "not readable as Parquet"), ("lists", "column user_id holds List")):
+        with pytest.raises(InputError, match=words):
+            Table(f"{name}.parquet", **plain).read(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="two columns are called item_id"):
+        Table("twice.csv", **plain).read(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one twice"):
+        Table("t.csv", user="item_id")
+    with pytest.raises(InputError, match="no path"):
+        Table("t.csv", dataset="../../elsewhere")

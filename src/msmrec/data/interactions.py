@@ -8,7 +8,19 @@ import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError
-from msmrec.columns import GENRES, ITEM_ID, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, USER_ID, YEAR
+from msmrec.columns import (
+    GENRES,
+    ITEM_ID,
+    LINE,
+    MILLISECONDS,
+    RATING,
+    RAW_ITEM_ID,
+    RAW_USER_ID,
+    TIMESTAMP,
+    TITLE,
+    USER_ID,
+    YEAR,
+)  # fmt: skip
 
 Duplicates = Literal["error", "first", "last", "mean"]
 
@@ -16,7 +28,8 @@ Duplicates = Literal["error", "first", "last", "mean"]
 class RawData(NamedTuple):
     """What a source yields: the dataset as its files say it, nothing filtered or encoded."""
 
-    interactions: pl.DataFrame  # raw_user_id, raw_item_id, rating (f32), timestamp (i64), in file order
+    # raw_user_id, raw_item_id, rating (f32), timestamp (i64), in file order; perhaps MILLISECONDS and LINE
+    interactions: pl.DataFrame
     items: pl.DataFrame  # raw_item_id, title, year (null if unknown), genres (list, may be empty), ...
     users: pl.DataFrame  # raw_user_id and what else is known; may be empty
     origin: str  # the file to name when a row of `interactions` is wrong
@@ -54,7 +67,9 @@ def validate(
         )
 
     def numbered(row: int) -> str:
-        """Which row of the file it is; where some were left out when it was read, which of the others."""
+        """The row's line in the file, or else which of the file's rows it is."""
+        if LINE in frame.columns:
+            return f"line {frame[LINE][row]}"
         number = (row if kept is None else kept.arg_true()[row]) + 1
         return f"data row {number}{' (not counting those left out)' * bool(raw.refused)}"
 
@@ -85,11 +100,17 @@ def validate(
     print(f"{raw.origin}: {again:,} rows rate an item again; kept the {duplicates}", flush=True)
     if duplicates == "mean":
         frame = frame.with_columns(code).with_columns(pl.col(RATING).mean().over("code")).drop("code")
-    order = np.argsort(frame[TIMESTAMP].to_numpy(), kind="stable")
+    order = np.argsort(_time(frame), kind="stable")
     in_time = code.gather(order)
     stays = in_time.is_first_distinct() if duplicates == "first" else in_time.is_last_distinct()
     rows = np.sort(order[stays.to_numpy()])
     return frame[rows], user[rows], item[rows]
+
+
+def _time(frame: pl.DataFrame) -> np.ndarray:
+    """(T,) int64 what decides the order: seconds, or milliseconds where they are known."""
+    seconds: np.ndarray = frame[TIMESTAMP].to_numpy()
+    return seconds * 1000 + frame[MILLISECONDS].to_numpy() if MILLISECONDS in frame.columns else seconds
 
 
 def _dense(ids: pl.Series) -> np.ndarray:
@@ -169,7 +190,7 @@ def encode(
     # Stable, so that equal times keep the order of the file: about half of ML-1M's times are shared inside a user,
     # and another tie order changes a quarter of the test items.
     timestamp = frame[TIMESTAMP].to_numpy()
-    order = _time_order(user, timestamp)
+    order = _time_order(user, _time(frame))
     interactions = pl.DataFrame(
         {
             USER_ID: user[order] + 1,

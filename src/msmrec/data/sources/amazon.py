@@ -18,16 +18,16 @@ from typing import Literal
 import polars as pl
 
 from msmrec.artifacts import InputError, file_digest, fingerprint
-from msmrec.columns import RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
+from msmrec.columns import LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import Source
 from msmrec.data.sources.amazon_items import read_items
-from msmrec.data.sources.border import LINE, Border, interactions
+from msmrec.data.sources.border import Border, interactions
 from msmrec.data.sources.json_lines import blocks, read_fields
 
 Release = Literal["2014", "2018", "2023"]
 
-FORMAT = 1  # raise when the same files come to be read otherwise
+FORMAT = 2  # raise when the same files come to be read otherwise
 SCALE = (1.0, 5.0)
 _COLUMNS = (RAW_USER_ID, RAW_ITEM_ID, RATING, TIMESTAMP)
 _FIELDS = {

@@ -21,6 +21,7 @@ from msmrec.columns import (
     AGE,
     AUTHOR,
     COUNTRY,
+    LINE,
     PERIOD,
     PUBLISHER,
     RATING,
@@ -32,7 +33,7 @@ from msmrec.columns import (
 )  # fmt: skip
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import Source
-from msmrec.data.sources.border import LINE, Border, interactions, plain
+from msmrec.data.sources.border import Border, interactions, plain
 
 FORMAT = 1  # raise when the same files come to be read otherwise
 RATINGS, BOOKS, USERS = "BX-Book-Ratings.csv", "BX-Books.csv", "BX-Users.csv"

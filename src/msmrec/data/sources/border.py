@@ -13,9 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from msmrec.artifacts import InputError
-from msmrec.columns import RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
+from msmrec.columns import LINE, MILLISECONDS, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
 
-LINE = "line"  # column of a frame that is being read: where a row stands in its file, from 1
 _SHOWN = 3  # lines named of each kind
 _YEAR_1995 = 788_918_400  # nobody rated anything on line before; the first public web shops opened in 1995
 
@@ -85,13 +84,13 @@ def interactions(
     """Lets interactions in: types made right, rows that are no interaction left out and counted.
 
     Args:
-        frame: raw_user_id, raw_item_id, rating and timestamp as the file has them (numbers may be strings), `line`.
+        frame: raw_user_id, raw_item_id, rating and timestamp as the file has them (numbers may be strings), LINE.
         border: counts.
         scale: least and greatest rating; None for any finite number.
         clock: whether times are times: seconds since 1970, or milliseconds where 1e11 and more, which are divided.
 
     Returns:
-        raw_user_id, raw_item_id, rating (f32), timestamp (i64, s), in the order of `frame`.
+        raw_user_id, raw_item_id, rating (f32), timestamp (i64, s), milliseconds (i16), LINE, in the order of `frame`.
     """
     low, high = scale or (-float("inf"), float("inf"))
     rating, when = pl.col(RATING), pl.col(TIMESTAMP)
@@ -116,7 +115,9 @@ def interactions(
     if clock:
         border.note("a time before 1995", frame.filter(when < _YEAR_1995)[LINE])
         border.note("a time in the future", frame.filter(when > time.time() + 86_400)[LINE])
-    return frame.select(RAW_USER_ID, RAW_ITEM_ID, rating.cast(pl.Float32), when.cast(pl.Int64))
+    seconds, line = when.floor().cast(pl.Int64), pl.col(LINE).cast(pl.UInt32)
+    within = ((when - when.floor()) * 1000).round().clip(0, 999).cast(pl.Int16).alias(MILLISECONDS)
+    return frame.select(RAW_USER_ID, RAW_ITEM_ID, rating.cast(pl.Float32), seconds, within, line)
 
 
 def _blank(frame: pl.DataFrame, name: str) -> pl.Expr:

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, cast
 import polars as pl
 
 from msmrec.artifacts import InputError
-from msmrec.data.sources.border import LINE, Border
+from msmrec.columns import LINE
+from msmrec.data.sources.border import Border
 
 BLOCK = 1 << 24  # bytes in memory at once, beside what was read from them
 _FEW = 64  # lines that are parsed one by one

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, cast
@@ -9,12 +10,12 @@ from typing import IO, cast
 import polars as pl
 
 from msmrec.artifacts import InputError, file_digest, fingerprint
-from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
+from msmrec.columns import GENRES, LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import Source
-from msmrec.data.sources.border import LINE, Border, interactions
+from msmrec.data.sources.border import Border, interactions
 
-FORMAT = 1  # raise when the same files come to be read otherwise
+FORMAT = 2  # raise when the same files come to be read otherwise
 
 
 class Table(Source):
@@ -42,7 +43,7 @@ class Table(Source):
         max_bad_share: share of a file's rows that may be unreadable; they are left out and counted.
 
     Raises:
-        InputError: the separator is not one byte long.
+        InputError: the separator is not one byte long, two meanings have one column, or `dataset` is a path.
     """
 
     def __init__(
@@ -65,6 +66,11 @@ class Table(Source):
     ) -> None:
         if len(separator.encode()) != 1:
             raise InputError(f"data.source separator {separator!r}: give one ASCII character, such as , or ; or a tab")
+        named = [column for column in (user, item, rating, timestamp) if column]
+        if len(set(named)) < len(named):
+            raise InputError(f"data.source: user, item, rating and timestamp are columns {', '.join(named)}: one twice")
+        if dataset is not None and not re.fullmatch(r"\w[\w. -]*", dataset):
+            raise InputError(f"data.source dataset {dataset!r}: a name of letters, digits, dots and dashes, no path")
         self.interactions, self.items, self.users = interactions, items, users
         self.columns = {user: RAW_USER_ID, item: RAW_ITEM_ID}
         self.values = {column: name for column, name in ((rating, RATING), (timestamp, TIMESTAMP)) if column}
@@ -87,8 +93,7 @@ class Table(Source):
         """Depends on the content of the files and on what the columns mean."""
         digests = [file_digest(self._find(n, root)) if n else None for n in (self.interactions, self.items, self.users)]
         meanings = [self.columns, self.values, self.described, self.separator, self.list_separator, self.scale]
-        # Since 2 a column that is switched off is not read where the file has it; other tables stay what they were.
-        return fingerprint(FORMAT + (len(self.values) < 2), *digests, *meanings)
+        return fingerprint(FORMAT, *digests, *meanings)
 
     def read(self, root: Path) -> RawData:
         """Reads the files.
@@ -106,15 +111,21 @@ class Table(Source):
             frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIMESTAMP))
         kept = interactions(frame.with_columns(_seconds(frame[TIMESTAMP])), border, self.scale, clock)
         border.close(rows + border.refused.get(_TOO_MANY, 0))
-        return RawData(
-            kept, self._items(root), self._side(self.users, RAW_USER_ID, root), str(border.path), border.refused
-        )
+        items, users = self._items(root), self._side(self.users, RAW_USER_ID, root)
+        for name, side, column in ((self.items, items, RAW_ITEM_ID), (self.users, users, RAW_USER_ID)):
+            if len(side) and len(kept) and not side[column].is_in(kept[column].unique().implode()).any():
+                raise InputError(
+                    f"{name}: none of its {len(side):,} ids is in {border.path}: {side[column][0]!r} here,"
+                    f" {kept[column][0]!r} there; mend the ids, or the column that data.source names"
+                )
+        return RawData(kept, items, users, str(border.path), border.refused)
 
     def _items(self, root: Path) -> pl.DataFrame:
         texts = {old for old, new in self.described.items() if new != YEAR} | {TITLE, GENRES}
         frame = _renamed(self._side(self.items, RAW_ITEM_ID, root, texts), self.described)
         if YEAR in frame.columns:
-            frame = frame.with_columns(pl.col(YEAR).cast(pl.Float64, strict=False).cast(pl.Int32, strict=False))
+            year = pl.col(YEAR).cast(pl.String) if frame[YEAR].dtype in (pl.Categorical, pl.Enum) else pl.col(YEAR)
+            frame = frame.with_columns(year.cast(pl.Float64, strict=False).cast(pl.Int32, strict=False))
         if TITLE in frame.columns:
             frame = frame.with_columns(pl.col(TITLE).cast(pl.String))
         if GENRES in frame.columns and frame[GENRES].dtype.is_nested():
@@ -142,20 +153,33 @@ class Table(Source):
     def _read(self, border: Border, names: dict[str, str]) -> pl.DataFrame:
         """A file with its columns renamed, ids as text, and `line`."""
         if border.path.suffix == ".parquet":
-            frame = pl.read_parquet(border.path).with_row_index(LINE, 1)
+            try:
+                frame = pl.read_parquet(border.path).with_row_index(LINE, 1)
+            except pl.exceptions.PolarsError as error:
+                raise InputError(f"{border.path}: not readable as Parquet ({str(error).splitlines()[0]})") from None
         else:
             frame = _read_csv(border, self.separator)
         if missing := [name for name in names if name not in frame.columns]:
             there = ", ".join(name for name in frame.columns if name != LINE)
             raise InputError(f"{border.path}: no column {missing[0]} (there are: {there}); mend data.source")
-        ids = [pl.col(new).cast(pl.String) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID)]
-        return _renamed(frame, names).with_columns(ids)
+        if lists := [name for name in names if frame[name].dtype.is_nested()]:
+            raise InputError(
+                f"{border.path}: column {lists[0]} holds {frame[lists[0]].dtype}; give a row for each value"
+            )
+        frame = _renamed(frame, names)
+        return frame.with_columns(_ids(frame[new]) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID))
 
 
 def _renamed(frame: pl.DataFrame, names: dict[str, str]) -> pl.DataFrame:
     """With the columns that are there renamed; a column that has a new name already, but is not named itself, goes."""
     there = {old: new for old, new in names.items() if old in frame.columns}
     return frame.drop(new for new in there.values() if new in frame.columns and new not in there).rename(there)
+
+
+def _ids(ids: pl.Series) -> pl.Series:
+    """Ids as text; 38.0 is 38: a program that knows no missing whole numbers has written it so."""
+    whole = ids.cast(pl.Int64, strict=False) if ids.dtype.is_float() else ids
+    return (whole if (whole == ids).all() else ids).cast(pl.String)
 
 
 _TOO_MANY = "too many fields"
@@ -166,16 +190,19 @@ def _read_csv(border: Border, separator: str) -> pl.DataFrame:
     options = {"separator": separator, "infer_schema": False}
     try:
         frame = pl.read_csv(border.path, **options)  # type: ignore[arg-type]
-        return frame.with_row_index(LINE, 2)
     except pl.exceptions.NoDataError:
         raise InputError(f"{border.path}: empty; put a header and rows there") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
         pass  # some line has too many fields, or is no UTF-8: slower, but line by line
+    else:
+        return frame.with_row_index(LINE, 2)
     opener = gzip.open if border.path.suffix == ".gz" else open
     # -sig: the mark that some programs put first is no part of the first column's name.
     with cast(IO[str], opener(border.path, "rt", encoding="utf-8-sig", errors="replace", newline="")) as file:
         reader = csv.reader(file, delimiter=separator)
         header = next(reader)
+        if twice := [name for name in header if header.count(name) > 1]:
+            raise InputError(f"{border.path}: two columns are called {twice[0]}; rename one")
         rows: list[Sequence[str | int | None]] = []
         for row in reader:
             if len(row) > len(header):
@@ -186,7 +213,7 @@ def _read_csv(border: Border, separator: str) -> pl.DataFrame:
 
 
 def _seconds(times: pl.Series) -> pl.Series:
-    """Dates, or texts of dates, as seconds since 1970; numbers as they are."""
+    """Dates, or texts of dates, as seconds since 1970, with their fractions; numbers as they are."""
     if times.dtype == pl.String:
         numbers = times.cast(pl.Float64, strict=False)
         if numbers.null_count() == times.null_count():
@@ -195,8 +222,9 @@ def _seconds(times: pl.Series) -> pl.Series:
             dates = times.str.to_datetime(strict=False, time_zone="UTC")
         except pl.exceptions.PolarsError:  # in no form that can be guessed
             return numbers
-        return numbers.to_frame("n").select(pl.coalesce("n", dates.dt.epoch("s")).alias(times.name))[times.name]
-    return times.cast(pl.Datetime("ms")).dt.epoch("s") if times.dtype.is_temporal() else times
+        seconds = dates.dt.epoch("ms") / 1000
+        return numbers.to_frame("n").select(pl.coalesce("n", seconds).alias(times.name))[times.name]
+    return times.cast(pl.Datetime("ms")).dt.epoch("ms") / 1000 if times.dtype.is_temporal() else times
 
 
 def _typed(column: pl.Series) -> pl.Series:
