@@ -86,6 +86,22 @@ def test_an_answer_in_prose_is_repaired_by_asking_again(proxy: FaultProxy, answe
 
 
 @CANNED_ONLY
+def test_a_server_that_fails_the_repair_is_asked_again_by_the_next_run(proxy: FaultProxy, answers: Answers) -> None:
+    proxy.content = json.dumps(SAID)
+    proxy.faults = lambda number, body: "503" if "not usable" in body["messages"][-1]["content"] else "prose"
+    model = OpenAIServer("m", proxy.url, max_retries=0)
+    (reply,) = ask(model, [question(1)], answers)
+    assert reply.content is None and reply.note.startswith("server: InternalServerError") and len(answers) == 0
+    assert reply.completion_tokens == 1  # the first answer is paid for
+    proxy.faults = lambda number, body: "canned" if "not usable" in body["messages"][-1]["content"] else "prose"
+    (again,) = ask(model, [question(1)], answers)
+    assert (again.content, again.note, again.stored) == (SAID, "repaired", False)
+    proxy.faults = lambda number, body: "400:too long" if "not usable" in body["messages"][-1]["content"] else "prose"
+    assert [ask(model, [question(2)], answers)[0].note for _ in range(2)] == ["answer: no JSON object"] * 2
+    assert len(answers) == 2  # a repair that is refused leaves the first answer: it would be refused again
+
+
+@CANNED_ONLY
 def test_a_server_without_json_schema_is_asked_with_less(proxy: FaultProxy, answers: Answers) -> None:
     proxy.content = json.dumps(SAID)
     formats = []

@@ -12,6 +12,7 @@ from msmrec.llm.client import ChatModel, Price, Reply, Request, known_reply, rea
 
 OFFICIAL = "https://api.openai.com/v1"
 WINDOW = 8  # replies waiting for their turn, a request in flight: one slow answer does not stop the others
+REFUSED = "server: refused"  # the request, not the server, is at fault
 
 
 def connection(base_url: str | None, timeout: float, max_retries: int) -> dict[str, Any]:
@@ -140,6 +141,8 @@ class _Session:
             repaired = bool(problem) and request.schema is not None
             if repaired:
                 second, failed, more = await self._send(repair(request, text, problem))
+                if failed and not failed.startswith(REFUSED):  # not kept: the next run may find it well
+                    return Reply("", None, failed, *used)
                 if not failed:
                     text, used = second, (used[0] + more[0], used[1] + more[1])
                     content, problem = read(text, request.schema)
@@ -155,7 +158,7 @@ class _Session:
             if not getattr(response, "choices", None):  # a proxy's own JSON, or half an answer
                 raise ValueError("an answer without choices")
         except openai.BadRequestError as error:  # this request is at fault, or so the server says
-            return "", f"server: refused ({_line(error)})", (0, 0)
+            return "", f"{REFUSED} ({_line(error)})", (0, 0)
         except (openai.OpenAIError, ValueError) as error:  # ValueError: what came is no JSON
             self.failures += 1
             self.fatal = self.fatal or self._hopeless(error)
