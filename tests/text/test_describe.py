@@ -102,6 +102,21 @@ def test_one_sentence_longer_than_the_limit_is_cut_to_it() -> None:
     assert only.text == "a b c"
 
 
+@pytest.mark.parametrize(
+    ("plot", "text"),
+    [
+        ("一二三四五六七八九十" * 100 + "。", "一二三四五"),
+        ("一二，三。四五。六七。", "一二，三。 四五。"),
+        ("Ring (リング) came out in Japan.", "Ring (リング) came out in"),
+        ("กขคงจฉช", "กขคงจ"),
+    ],
+)
+def test_scripts_without_spaces_are_counted_by_their_signs(plot: str, text: str) -> None:
+    schema = [Modality("narrative", prose=["plot"])]
+    (only,) = Extractive(max_words=5).generate({}, [{"doc_id": "d", "plot": plot}], schema)
+    assert only.text == text
+
+
 def test_prose_without_room_goes_by_its_cues_and_keeps_its_order() -> None:
     schema = [Modality("narrative", prose=["plot"]), Modality("audio", cues=["song", "score"])]
     plot = "They meet in town. The song plays twice. Then a score swells up. They part."
@@ -150,6 +165,15 @@ def test_nothing_is_made_up(knowledge: KnowledgeBase) -> None:
         ("By J. R. Ewing Jr. and co. Next one!", ["By J. R. Ewing Jr. and co.", "Next one!"]),
         ('He said "Go." Then he went.', ['He said "Go."', "Then he went."]),
         ("No end  here", ["No end here"]),
+        ("He saw e.g. this one. 3 left.", ["He saw e.g. this one.", "3 left."]),
+        ("Банда грабит банки. Её ищет А. С. Ким.", ["Банда грабит банки.", "Её ищет А. С. Ким."]),
+        ("Ο Νίκος φεύγει. Όλοι τον ψάχνουν.", ["Ο Νίκος φεύγει.", "Όλοι τον ψάχνουν."]),
+        ("Ktoś ginie. Śledczy szuka. Čas plyne. İz yok.", ["Ktoś ginie.", "Śledczy szuka.", "Čas plyne.", "İz yok."]),
+        ("¿Quién es? «Nadie.» ¡Corre!", ["¿Quién es?", "«Nadie.»", "¡Corre!"]),
+        ("他抢银行。“谁？”他问！！没有人。", ["他抢银行。", "“谁？”", "他问！！", "没有人。"]),
+        ("彼は「行く。」明日だ。", ["彼は「行く。」", "明日だ。"]),
+        ("वह आता है। सब जाते हैं।", ["वह आता है।", "सब जाते हैं।"]),
+        ("من هو؟ لا أحد يعرف. جاء رجل.", ["من هو؟", "لا أحد يعرف.", "جاء رجل."]),
         ("", []),
     ],
 )

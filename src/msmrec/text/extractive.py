@@ -14,15 +14,28 @@ from msmrec.text.describe import Description, Document, Generator, ItemDocuments
 from msmrec.text.knowledge import TEXT_FIELDS
 from msmrec.text.modalities import Modality
 
-_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)]*\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9\u00c0-\u00de])")
+_CLOSING = r"[\"'\u201d\u2019)\u00bb\u300d\u300f\uff09]*"
+_SENTENCE_END = re.compile(  # the stops of Chinese, Japanese, Hindi and Arabic (the second kind) may lack the space
+    rf"(?:(?<=[.!?\u2026]){_CLOSING}\s+|(?<=[\u3002\uff01\uff1f\u0964\u061f]){_CLOSING}\s*)"
+    r"(?=[\"'\u201c\u2018(\[\u00ab\u201e\u00bf\u00a1\u300c\u300e\uff08]?([^\W_]))"  # its case is looked at afterwards
+)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Lt|Col|Gen|Capt|Sgt|Maj|Rev|Hon|Gov|Sen|Mt|Ft|No|Nos|vs|etc|ca|approx|"
-    r"Co|Corp|Inc|Ltd|Bros|Vol|Pt|feat|lit|ed|dir|U\.S|U\.K|D\.C|L\.A|a\.k\.a)|\b[A-Z])\.$"
+    r"Co|Corp|Inc|Ltd|Bros|Vol|Pt|feat|lit|ed|dir|U\.S|U\.K|D\.C|L\.A|a\.k\.a))\.$"
 )
+_INITIAL = re.compile(r"\b([^\W\d_])\.$")
+# Scripts written without spaces, as in claims.py: Japanese, Han, Thai and Lao, Burmese, Khmer
+_SIGNS = (
+    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+_SIGN = re.compile(rf"[{_SIGNS}]")
+_SIGN_OR_WORD = re.compile(rf"[{_SIGNS}][^\w\s]*|[^\s{_SIGNS}]+")  # a sign with the marks and stops behind it
 LIST_SEPARATOR = re.compile(r"\s*\|\s*|,\s+")
 _NO_PROSE = re.compile(r"^(?:no (?:overview|plot)\b|abstract not found|add a plot|n/a\b)|: \[['\"]", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:18|19|20)\d\d\b")
 _WORD = re.compile(r"\w+")
+_WRITTEN = re.compile(r"\S+")
 
 
 @dataclass
@@ -32,7 +45,8 @@ class Extractive(Generator):
     A sentence is used for one modality only, order is kept, and a sentence that says what another has said is left out.
 
     Attributes:
-        max_words: most words of one text; whole sentences and list entries are dropped to keep it.
+        max_words: most words of one text (signs, in scripts without spaces); whole sentences and list entries are
+            dropped to keep it.
         max_values: most entries of a list field ('Starring: ...').
         near_identical: share of common words (Jaccard) from which two sentences count as the same.
     """
@@ -73,7 +87,7 @@ class Extractive(Generator):
                     if _NO_PROSE.search(sentence):  # a placeholder, or a record printed as text
                         continue
                     if owner is not None and not owner.parts:
-                        sentence = " ".join(sentence.split()[: self.max_words])  # better its start than nothing
+                        sentence = _first_words(sentence, self.max_words)  # better its start than nothing
                     if owner is None or owner.closed or not owner.room_for(sentence):
                         if owner is not None:
                             owner.closed = True  # a later, shorter sentence would not follow on
@@ -135,13 +149,13 @@ class _Draft:
         self.doc_ids: dict[str, None] = {}
 
     def room_for(self, part: str) -> bool:
-        return self.words + len(part.split()) <= self.max_words
+        return self.words + len(_word_ends(part)) <= self.max_words
 
     def add(self, part: str, *doc_ids: str) -> bool:
         """Append a part, or refuse it where it does not fit whole."""
         if not self.room_for(part):
             return False
-        self.words += len(part.split())
+        self.words += len(_word_ends(part))
         self.parts.append(part)
         self.doc_ids.update(dict.fromkeys(doc_ids))
         return True
@@ -155,8 +169,21 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     for end in _SENTENCE_END.finditer(text):
-        if not _ABBREVIATION.search(text[max(start, end.start() - 12) : end.start()]):
+        before = text[max(start, end.start() - 12) : end.start()]
+        initial = _INITIAL.search(before)
+        if not (end[1].islower() or _ABBREVIATION.search(before) or (initial and initial[1].isupper())):
             sentences.append(text[start : end.end()])
             start = end.end()
     sentences.append(text[start:])
     return [" ".join(sentence.split()) for sentence in sentences if sentence.strip()]
+
+
+def _word_ends(text: str) -> list[int]:
+    """Where the words of a text end; where most of it is signs of scripts without spaces, each sign is a word."""
+    by_sign = len(_SIGN.findall(text)) > len(text) / 2
+    return [word.end() for word in (_SIGN_OR_WORD if by_sign else _WRITTEN).finditer(text)]
+
+
+def _first_words(sentence: str, count: int) -> str:
+    ends = _word_ends(sentence)
+    return sentence[: ends[count - 1]] if len(ends) > count else sentence

@@ -26,7 +26,7 @@ from msmrec.text.noise import TextNoise
 from msmrec.text.schemas import SCHEMAS, SchemaName
 from msmrec.text.vector_cache import encode_cached
 
-RETRIEVAL_FORMAT, FORMAT = 2, 2  # raise when retrieval, or description, gives something else for the same inputs
+RETRIEVAL_FORMAT, FORMAT = 2, 3  # raise when retrieval, or description, gives something else for the same inputs
 
 
 class ModalityVectors(NamedTuple):
