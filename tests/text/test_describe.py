@@ -12,6 +12,7 @@ from msmrec.text.describe import Description, Generator, ItemDocuments, describe
 from msmrec.text.extractive import Extractive, split_sentences
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
+from msmrec.text.verbatim import not_verbatim
 
 ITEMS = pl.DataFrame(
     {
@@ -94,6 +95,26 @@ def test_the_length_limit_drops_whole_sentences_and_list_entries() -> None:
     narrative, acting = Extractive(max_words=5).generate({"title": "t"}, documents, schema)
     assert narrative == Description("One two three.", ["d"])  # 'Eight.' would not follow on
     assert acting.text == "Starring: A B, C D."
+
+
+def test_titles_stay_whole_and_only_dates_are_the_same_by_their_year() -> None:
+    schema = [
+        Modality("title", {"title": "Title"}),
+        Modality("facts", {"features": "Features", "released": "Released"}),
+    ]
+    documents = [
+        {"doc_id": "a", "title": "Tomorrow, and Tomorrow, and Tomorrow", "features": "Born in 1984, Died in 1984"},
+        {"doc_id": "b", "title": "TOMORROW, and tomorrow, and tomorrow (2022)", "released": "22 Nov 1995"},
+        {"doc_id": "c", "title": "On | Off", "released": "1995-11-22 | 22nd November 1995 (USA) | May 1996"},
+    ]
+    title, facts = Extractive().generate({}, documents, schema)
+    assert title.text == "Title: Tomorrow, and Tomorrow, and Tomorrow, On | Off."
+    assert facts.text == "Features: Born in 1984, Died in 1984. Released: 22 Nov 1995, May 1996."
+    copied = {"item_id": 1, "modality": ["title", "facts"], "text": [title.text, facts.text]}
+    fields = [(1, document["doc_id"], value) for document in documents for value in document.values()]
+    found = pl.DataFrame(fields, schema=["item_id", "doc_id", "value"], orient="row")
+    frame = pl.DataFrame({**copied, "doc_ids": [title.doc_ids, facts.doc_ids]})
+    assert not_verbatim(frame, found, schema).is_empty()
 
 
 def test_one_sentence_longer_than_the_limit_is_cut_to_it() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from msmrec.artifacts import InputError
+from msmrec.columns import TITLE
 from msmrec.text.describe import Description, Document, Generator, ItemDocuments
 from msmrec.text.knowledge import TEXT_FIELDS
 from msmrec.text.modalities import Modality
@@ -34,6 +35,10 @@ _SIGN_OR_WORD = re.compile(rf"[{_SIGNS}][^\w\s]*|[^\s{_SIGNS}]+")  # a sign with
 LIST_SEPARATOR = re.compile(r"\s*\|\s*|,\s+")
 _NO_PROSE = re.compile(r"^(?:no (?:overview|plot)\b|abstract not found|add a plot|n/a\b)|: \[['\"]", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:18|19|20)\d\d\b")
+_DATE = re.compile(
+    r"(?:[\d\s./-]|\b(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b|(?<=\d)(?:st|nd|rd|th)\b)+"
+)
 _WORD = re.compile(r"\w+")
 _WRITTEN = re.compile(r"\S+")
 
@@ -113,9 +118,14 @@ class Extractive(Generator):
         for name, label in [*modality.fields.items(), *([("genres", "Genre")] if wanted else [])]:
             values: dict[str, tuple[str, str]] = {}
             for document in documents:
-                for value in LIST_SEPARATOR.split(document.get(name, "")):
-                    year = _YEAR.search(value)  # '22 Nov 1995' and '1995-11-22' are one date
-                    key = year.group() if year else re.sub(r"\s*\(.*?\)", "", value).casefold()
+                whole = document.get(name, "")
+                for value in [whole] if name == TITLE else LIST_SEPARATOR.split(whole):  # a title's commas are its own
+                    key = re.sub(r"\s*\(.*?\)", "", value).casefold()
+                    year = _YEAR.search(value) if name != TITLE else None
+                    # '22 Nov 1995' and '1995-11-22' are one date. A year in brackets counts as one too, which drops
+                    # writers '(from the 1923 play)' of two films of MovieLens; texts that results rest on have it so.
+                    if year and (_DATE.fullmatch(key) or not _YEAR.search(key)):
+                        key = year.group()
                     if key and (name != "genres" or name in modality.fields or key in wanted):
                         values.setdefault(key, (value, document["doc_id"]))
             for most in range(min(self.max_values, len(values)), 0, -1):

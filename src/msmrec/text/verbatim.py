@@ -41,7 +41,7 @@ def not_verbatim(texts: pl.DataFrame, fields: pl.DataFrame, schema: Sequence[Mod
 def _lost(text: str, values: list[str], labels: set[str]) -> Iterator[str]:
     """The parts of one text that are in none of its documents' values."""
     while label := next((label for label in labels if text.startswith(label)), ""):
-        entries = {entry for value in values for entry in LIST_SEPARATOR.split(value) if entry}
+        entries = {entry for value in values for entry in (value, *LIST_SEPARATOR.split(value)) if entry}
         rest = text.removeprefix(label)
         while fitting := [entry for entry in entries if rest.startswith((f"{entry}, ", f"{entry}."))]:
             entry = max(fitting, key=len)
