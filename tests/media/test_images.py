@@ -17,7 +17,7 @@ from msmrec.artifacts import InputError
 from msmrec.data.prepare import Dataset
 from msmrec.media.files import files_of_items
 from msmrec.media.image_networks import TransformersImageEncoder
-from msmrec.media.images import COLOURS, ColourAndShape, ImageEncoder, ItemImages
+from msmrec.media.images import COLOURS, ColourAndShape, ImageEncoder, ItemImages, read_picture
 from msmrec.media.resnet import ResNet50
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need the extra media")
@@ -38,8 +38,6 @@ class MeanColour(ImageEncoder):
         return 3
 
     def encode(self, paths: Sequence[Path]) -> np.ndarray:
-        from msmrec.media.images import read_picture
-
         self.seen += [path.name for path in paths]
         pictures = [read_picture(path) for path in paths]
         return np.array([[np.nan] * 3 if p is None else np.asarray(p).mean((0, 1)) for p in pictures], np.float32)
@@ -161,6 +159,22 @@ def test_colour_and_shape_by_hand(tmp_path: Path) -> None:
     turned = ColourAndShape().describe(halves.rotate(90))
     directions = turned[COLOURS:].reshape(3, 3, 4, 9).any((0, 1, 2))
     assert directions.sum() == 1 and not (directions & by_direction.any((0, 1, 2))).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "grey"),
+    [
+        ("16_bits.png", np.array([[0, 257 * 40, 257 * 200, 65535]], np.uint16)),
+        ("32_bits.tif", np.array([[0, 257 * 40, 257 * 200, 65535]], np.int32)),
+        ("fractions.tif", np.array([[0, 40 / 255, 200 / 255, 1]], np.float32)),
+        ("floats.tif", np.array([[0, 40, 200, 255]], np.float32)),
+    ],
+)
+def test_more_than_8_bits_keep_their_greys(tmp_path: Path, name: str, grey: np.ndarray) -> None:
+    Image.fromarray(grey).save(tmp_path / name)
+    picture = read_picture(tmp_path / name)
+    assert picture is not None and picture.mode == "RGB"
+    assert np.asarray(picture).tolist() == [[[value] * 3 for value in (0, 40, 200, 255)]]
 
 
 def test_posters(real_data: Path, tmp_path: Path) -> None:

@@ -97,9 +97,22 @@ def read_picture(path: Path) -> Image | None:
 
     try:
         with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            turned = ImageOps.exif_transpose(picture)
+            return (_eight_bits(turned) if turned.mode[0] in "IF" else turned).convert("RGB")
     except Exception:  # damaged files raise OSError, ValueError, SyntaxError, struct.error ... by format
         return None
+
+
+def _eight_bits(picture: Image) -> Image:
+    """A grey picture of whole numbers (16 bits; the largest, where more) or of fractions, in 8 bits.
+
+    `convert` alone cuts all above 255 off, which leaves it white, and fractions of 1 down to black.
+    """
+    from PIL import Image
+
+    grey = np.nan_to_num(np.asarray(picture, np.float64))
+    white = 65535.0 if picture.mode[0] == "I" else 1.0 if grey.max() <= 1 else 255.0
+    return Image.fromarray((grey.clip(0) / max(white, grey.max()) * 255).round().astype(np.uint8))
 
 
 def pillow() -> Any:
