@@ -38,6 +38,7 @@ def test_layouts(tiny: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
     (tmp_path / "plain.csv").write_text(f"{a},1,2,3\nno such item,9,9,9\n{b},-0.5,0,4e3\n")
     (tmp_path / "header.csv").write_text(f"movieId,f1,f2,f3\r\n{a}, 1,2,3\r\nx,9,9,9\r\n{b}.0,-0.5,0,4e3\r\n")
     (tmp_path / "pandas.csv").write_text(f",0,1,2\n{a},1,2,3\nx,9,9,9\n{b},-0.5,0,4e3\n")
+    (tmp_path / "index.csv").write_text(f"item_id,0,1,2\n{a},1,2,3\nx,9,9,9\n{b},-0.5,0,4e3\n")
     (tmp_path / "bom.csv").write_text(f"\ufeffid,f1,f2,f3\n{a},1,2,3\nx,9,9,9\n{b},-0.5,0,4e3\n")
     wide = pl.DataFrame({"raw_item_id": ids, "x": rows[:, 0], "y": rows[:, 1].astype(np.float32), "z": rows[:, 2]})
     wide.write_parquet(tmp_path / "wide.parquet")
@@ -49,7 +50,7 @@ def test_layouts(tiny: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
     (tmp_path / "ids.txt").write_text("\n".join(ids) + "\n")
     cases = [(name, {}) for name in ("plain.csv", "header.csv", "pandas.csv", "bom.csv", "wide.parquet")]
     cases += [("list.parquet", {}), ("array.parquet", {}), ("last.parquet", {"id_column": "raw_item_id"})]
-    cases += [("rows.npy", {"ids": "ids.txt"})]
+    cases += [("rows.npy", {"ids": "ids.txt"}), ("index.csv", {"id_column": "item_id"})]
     for name, options in cases:
         check(tiny, FeatureFile(name, **options).vectors(tiny, tmp_path, tmp_path / "cache"))
         assert f"2 of {tiny.num_items} items have a row; 1 rows are of no item" in caplog.text, name
@@ -66,6 +67,8 @@ def test_files_that_are_refused(tiny: Dataset, tmp_path: Path) -> None:
         "nan.csv": (f"{a},1,2\n{b},nan,4\n", f"item {b} has a missing or infinite value in feature 1"),
         "inf.csv": (f"{a},1,2\n{b},3,1e39\n", f"item {b} has a missing or infinite value in feature 2"),
         "word.csv": (f"id,f,g\n{a},1,2\n{b},3,four\n", f"column 'g' holds 'four', no number, for item {b}"),
+        "na.csv": (f"{a},1,NA\n{b},3,4\n", f"holds 'NA', no number, for item {a}"),
+        "null.csv": (f"{a},null,None\n{b},3,4\n", f"holds 'null', no number, for item {a}"),
         "long.csv": (f"{a},1,2\n{b},3,4,5\n", "cannot be read"),
         "short.csv": (f"{a},1,2\n{b},3\n", f"item {b} has a missing"),
         "noid.csv": (f"id,f\n{a},1\n,2\n", "no item id in data row 2"),

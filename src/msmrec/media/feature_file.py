@@ -20,6 +20,8 @@ from msmrec.media.files import find
 
 log = logging.getLogger(__name__)
 
+MISSING = ("", "na", "n/a", "null", "none")  # in a row of numbers; they make no header of it
+
 
 class FeatureFile(ItemFeatures):
     """Item features from a file of precomputed vectors, by the dataset's own item ids.
@@ -80,7 +82,7 @@ class FeatureFile(ItemFeatures):
         try:
             if path.suffix == ".npy":
                 return self._numpy(path, root)
-            frame = pl.read_parquet(path) if path.suffix == ".parquet" else _csv(path)
+            frame = pl.read_parquet(path) if path.suffix == ".parquet" else _csv(path, self.id_column)
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{path}: cannot be read ({reason}); mend the file") from None
@@ -109,12 +111,12 @@ class FeatureFile(ItemFeatures):
         return raw, rows
 
 
-def _csv(path: Path) -> pl.DataFrame:
-    """All columns as text; the first line is a header when the id is empty in it or a word comes after."""
+def _csv(path: Path, id_column: str | None) -> pl.DataFrame:
+    """All columns as text; the first line is a header when it names `id_column`, has no id or a word after it."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         first = pl.Series(file.readline().rstrip("\r\n").split(","), dtype=pl.String).str.strip_chars(" \"'")
-    word = first.cast(pl.Float64, strict=False).is_null() & (first != "")
-    header = bool(word[1:].any()) or first[0] == ""
+    word = first.cast(pl.Float64, strict=False).is_null() & ~first.str.to_lowercase().is_in(MISSING)
+    header = bool(word[1:].any()) or first[0] == "" or id_column in first.to_list()
     return pl.read_csv(path, has_header=header, infer_schema=False)
 
 
