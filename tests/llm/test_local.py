@@ -1,15 +1,18 @@
 """A transformers model on this machine gives what the server gives."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from jinja2 import TemplateError
 from tests.llm.fixtures import JSON_PIECES, SAID
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from msmrec.artifacts import InputError
 from msmrec.llm.answers import Answers
+from msmrec.llm.chat_template import in_template
 from msmrec.llm.client import Request, object_schema
 from msmrec.llm.local import LocalModel
 
@@ -78,6 +81,24 @@ def test_answers_in_a_batch_are_those_of_the_model_alone(tmp_path: Path) -> None
         out = model.eval().generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :]
         assert text == tokenizer.decode(out, skip_special_tokens=True)
     assert len(set(texts)) == 3
+
+
+def test_a_template_without_a_system_role_has_its_words_in_the_first_user_turn(
+    chat_model: Path, tmp_path: Path
+) -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    tokenizer.chat_template = refusing + tokenizer.chat_template
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant", "user")]
+    assert in_template(tokenizer, turns) == "system\n\nuser\nassistant\nuser\n<|says|>"
+    assert in_template(tokenizer, turns[1:]) == "user\nassistant\nuser\n<|says|>"
+    with pytest.raises(TemplateError, match="not supported"):
+        in_template(tokenizer, turns[:1])
+    shutil.copytree(chat_model, tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with Answers(tmp_path / "a.sqlite") as answers:
+        (reply,) = LocalModel(str(tmp_path / "model")).ask([Request(turns[:2], SCHEMA, 30)], answers)
+    assert reply.content == SAID
 
 
 def test_missing_weights(tmp_path: Path) -> None:

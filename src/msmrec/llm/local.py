@@ -9,6 +9,7 @@ import torch
 
 from msmrec.artifacts import InputError
 from msmrec.llm.answers import Answer, Answers
+from msmrec.llm.chat_template import in_template
 from msmrec.llm.client import ChatModel, Reply, Request, known_reply, read, repair
 from msmrec.llm.weights import Quantisation, load_causal_lm
 
@@ -116,7 +117,7 @@ class LocalModel(ChatModel):
     def _tokens(self, request: Request) -> list[int]:
         tokenizer = self._loaded[0]
         if getattr(tokenizer, "chat_template", None):
-            text = tokenizer.apply_chat_template(request.messages, tokenize=False, add_generation_prompt=True)
+            text = in_template(tokenizer, request.messages)
         else:
             text = (tokenizer.bos_token or "") + "".join(f"{turn['content']}\n" for turn in request.messages)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
