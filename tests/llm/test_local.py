@@ -8,7 +8,7 @@ import pytest
 import torch
 from jinja2 import TemplateError
 from tests.llm.fixtures import JSON_PIECES, SAID
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from msmrec.artifacts import InputError
 from msmrec.llm.answers import Answers
@@ -59,6 +59,20 @@ def test_a_prompt_that_is_too_long_is_refused_alone(chat_model: Path, tmp_path: 
         replies = list(model.ask([*questions(1), long], answers))
         assert replies[0].content == SAID and replies[1].note == "server: refused (more than 100 tokens)"
         assert len(answers) == 1
+
+
+def test_no_prompt_and_no_answer_is_longer_than_the_models_context(chat_model: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    torch.manual_seed(0)
+    size = {"vocab_size": len(tokenizer), "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(**size, eos_token_id=None)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = [Request([{"role": "user", "content": "x" * count}], None, 20) for count in (200, 61, 50, 5)]
+    with Answers(tmp_path / "a.sqlite") as answers:
+        replies = list(LocalModel(str(tmp_path)).ask(asked, answers))
+    assert [reply.note for reply in replies] == ["server: refused (more than 63 tokens)", "", "", ""]
+    assert [reply.prompt_tokens for reply in replies] == [0, 63, 52, 7]
+    assert [reply.completion_tokens for reply in replies] == [0, 1, 12, 20]
 
 
 def test_answers_in_a_batch_are_those_of_the_model_alone(tmp_path: Path) -> None:

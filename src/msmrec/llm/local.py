@@ -1,5 +1,6 @@
 """Chat with a transformers model on this machine."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
@@ -23,7 +24,7 @@ class LocalModel(ChatModel):
         model: folder in the Hugging Face format, or a name on the hub.
         quantisation: of the weights, by bitsandbytes.
         batch_size: requests answered at once.
-        max_prompt_tokens: a longer prompt is refused, and its reply says so.
+        max_prompt_tokens: a longer prompt is refused, and its reply says so; so is one that fills the model's context.
 
     Raises:
         InputError: from the first request, when the weights cannot be loaded.
@@ -51,6 +52,16 @@ class LocalModel(ChatModel):
         if self.quantisation == "none":
             model.to(device)
         return tokenizer, model.eval()
+
+    @cached_property
+    def _context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        config = self._loaded[1].config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or sys.maxsize
+
+    @property
+    def _longest_prompt(self) -> int:
+        return min(self.max_prompt_tokens, self._context - 1)
 
     def ask(self, requests: Iterable[Request], answers: Answers) -> Iterator[Reply]:
         """See ChatModel.ask."""
@@ -80,7 +91,7 @@ class LocalModel(ChatModel):
                 text, given, made = second[k][0], given + second[k][1], made + second[k][2]
                 content, problem = read(text, request.schema)
             if not given:
-                replies.append(Reply("", None, f"server: refused (more than {self.max_prompt_tokens} tokens)"))
+                replies.append(Reply("", None, f"server: refused (more than {self._longest_prompt} tokens)"))
                 continue
             answers.add(request.key(self.fingerprint), Answer(text, given, made, k in second))
             replies.append(Reply(text, content, problem or ("repaired" if k in second else ""), given, made))
@@ -91,12 +102,15 @@ class LocalModel(ChatModel):
         """Answer, tokens of the prompt (0: too long, not answered) and tokens of the answer, for each request."""
         tokenizer, model = self._loaded
         ids = [self._tokens(request) for request in requests]
-        fit = [k for k, row in enumerate(ids) if len(row) <= self.max_prompt_tokens]
+        fit = [k for k, row in enumerate(ids) if len(row) <= self._longest_prompt]
         result = [("", 0, 0)] * len(requests)
         if not fit:
             return result
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         width = max(len(ids[k]) for k in fit)
+        most = {k: min(requests[k].max_tokens, self._context - len(ids[k])) for k in fit}
+        if len(requests) > 1 and width + max(most.values()) > self._context:
+            return [self._generate([request])[0] for request in requests]  # none has to stop early for the others
         padded = torch.full((len(fit), width), pad)
         mask = torch.zeros_like(padded)
         for row, k in enumerate(fit):  # on the left: what is generated follows the prompt's last token
@@ -104,13 +118,13 @@ class LocalModel(ChatModel):
             mask[row, width - len(ids[k]) :] = 1
         made = model.generate(
             input_ids=padded.to(model.device), attention_mask=mask.to(model.device), do_sample=False, pad_token_id=pad,
-            max_new_tokens=max(requests[k].max_tokens for k in fit),
+            max_new_tokens=max(most.values()),
         )[:, width:].tolist()  # fmt: skip
         ends = model.generation_config.eos_token_id
         ends = {pad, *(ends if isinstance(ends, list) else [ends])}
         for k, row in zip(fit, made, strict=True):
             stop = next((i for i, token in enumerate(row) if token in ends), len(row))
-            kept = row[: min(stop, requests[k].max_tokens)]
+            kept = row[: min(stop, most[k])]
             result[k] = (tokenizer.decode(kept, skip_special_tokens=True), len(ids[k]), len(kept))
         return result
 
