@@ -159,6 +159,11 @@ def test_prompt_files(tmp_path: Path) -> None:
     path.write_text("Speak.\n---\n$film")
     with pytest.raises(InputError, match=r"names \$film"):
         read_prompt(str(path))
+    path.write_text("Speak.\n---\n$item costs\n$5")
+    with pytest.raises(InputError, match=r"own.txt, line 4: .* write \$\$ for a dollar"):
+        read_prompt(str(path))
+    path.write_text("Speak.\n---\n$item costs $$5")
+    assert read_prompt(str(path))[1].substitute(item="Heat") == "Heat costs $5"
     with pytest.raises(InputError, match=r"no prompt nowhere: .*modalities"):
         read_prompt("nowhere")
     with pytest.raises(InputError, match="lacks acting"):

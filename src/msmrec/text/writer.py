@@ -53,8 +53,8 @@ class LLMWriter(Generator):
     Args:
         model: who answers.
         grounded: give it the retrieved documents; without them it describes from memory (the paper's "no RAG").
-        prompt: a file with the system's words, a line `---` and the user's; fields are $$item, $$documents, $$aspects,
-            $$max_words. By default the package's own, for `grounded` or not.
+        prompt: a file with the system's words, a line `---` and the user's; fields are $item, $documents, $aspects,
+            $max_words, and a dollar is $$. By default the package's own, for `grounded` or not.
         examples: shown to the model before each item.
         max_words: wished for a modality, and told to the model.
         max_context: characters of documents in a prompt; a longer text is cut at its end.
@@ -185,6 +185,9 @@ def read_prompt(name: str, known: Collection[str] = FIELDS) -> tuple[Template, T
     if not line:
         raise InputError(f"prompt {name} has no line '---' between the system's words and the user's")
     parts = Template(system), Template(user.strip())
+    if bare := [match.start() for match in Template.pattern.finditer(text) if match["invalid"] is not None]:
+        where = text.count("\n", 0, bare[0]) + 1
+        raise InputError(f"prompt {name}, line {where}: a $ without the name of a field; write $$ for a dollar")
     if wrong := {field for part in parts for field in part.get_identifiers()} - set(known):
         raise InputError(f"prompt {name} names ${sorted(wrong)[0]}; known are {', '.join(sorted(known))}")
     return parts
