@@ -14,7 +14,7 @@ from msmrec.llm.server import OpenAIServer
 from msmrec.text.describe import ItemDocuments
 from msmrec.text.item_text import how_described
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality
-from msmrec.text.writer import Example, LLMWriter, oddities, read_prompt
+from msmrec.text.writer import Example, LLMWriter, as_data, oddities, read_prompt
 
 SCHEMA = [
     Modality("narrative", prose=["plot"], instruction="What happens."),
@@ -125,6 +125,27 @@ def test_long_documents_are_cut_and_cannot_break_out(tmp_path: Path) -> None:
     lines = request.messages[-1]["content"].split("\n")
     assert len(lines) == 5 and sum(map(len, lines)) < 1300  # still one line a document
     assert json.loads(lines[-1])["title"] == "Heat" and json.loads(lines[-1])["plot"].startswith('End."} Item')
+
+
+def test_documents_fill_their_limit_and_do_not_pass_it() -> None:
+    long = {
+        "doc_id": "x",
+        "source": "kb",
+        "plot": "p" * 20_000,
+        "text": '"t' * 10_000,
+        "quotes": "q" * 20_000,
+        "year": "1995",
+    }
+    (line,) = as_data([long], 8000).split("\n")
+    said = json.loads(line)
+    assert 7990 < len(line) <= 8000 and said["year"] == "1995"  # what is short stays whole
+    assert list(said) == ["plot", "text", "quotes", "year"] and len(said["plot"]) == len(said["text"]) > 2200
+    assert 7980 < len(as_data([long] * 3, 8000)) <= 8000
+    short = {"doc_id": "item", "title": "Heat", "year": "1995"}
+    whole = '{"title": "Heat", "year": "1995"}'
+    assert as_data([short], len(whole)) == whole and as_data([short, short], 2 * len(whole) + 1) == f"{whole}\n{whole}"
+    assert as_data([short], len(whole) - 1) == '{"title": "Hea", "year": "199"}'
+    assert as_data([short], 9) == "{}" and as_data([], 9) == ""
 
 
 def test_orders_and_markup_and_scripts_are_noticed() -> None:

@@ -6,6 +6,7 @@ document orders is described, not done. An answer that is of no use leaves the e
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -216,13 +217,32 @@ def oddities(item: Mapping[str, Any], documents: Sequence[Document]) -> list[str
 
 
 def as_data(documents: Sequence[Document], limit: int) -> str:
-    """Documents as JSON, one a line, together at most `limit` characters: each gives up its longest field's end."""
+    """Documents as JSON, one a line, together at most `limit` characters: each gives up its longest field's end.
+
+    Where that is not enough (several long fields, or many names and quotation marks), each gives up the ends of all
+    its longest fields. Only there: another prompt is another request, and kept answers are those of the first way.
+    """
     share = max(limit // max(len(documents), 1), 1)
+    cleaned = [{k: plain(v) for k, v in document.items() if k not in {"doc_id", "source"}} for document in documents]
     lines = []
-    for document in documents:
-        fields = {k: plain(v) for k, v in document.items() if k not in {"doc_id", "source"}}
-        if (over := sum(map(len, fields.values())) - share) > 0:
-            longest = max(fields, key=lambda k: len(fields[k]))
-            fields[longest] = fields[longest][: max(len(fields[longest]) - over, 0)]
-        lines.append(json.dumps(fields, ensure_ascii=False))
-    return "\n".join(lines)
+    for fields in cleaned:
+        longest = max(fields, key=lambda k: len(fields[k]), default="")
+        over = max(sum(map(len, fields.values())) - share, 0)
+        cut = {k: v[: max(len(v) - over, 0)] if k == longest else v for k, v in fields.items()}
+        lines.append(json.dumps(cut, ensure_ascii=False))
+    if len(text := "\n".join(lines)) <= limit:
+        return text
+    share = (limit + 1) // len(documents) - 1  # a line, without its end
+    return "\n".join(_within(fields, share) for fields in cleaned)
+
+
+def _within(fields: dict[str, str], limit: int) -> str:
+    """JSON of fields, each cut to one length: the greatest at which all fit ({} where not even the names do)."""
+
+    def line(longest: int) -> str:
+        return json.dumps({k: v[:longest] for k, v in fields.items()}, ensure_ascii=False)
+
+    longest = max(map(len, fields.values()), default=0)
+    if len(line(longest)) > limit:
+        longest = bisect_right(range(longest), limit, key=lambda length: len(line(length))) - 1
+    return line(longest) if longest >= 0 else "{}"
