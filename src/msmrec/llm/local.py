@@ -10,7 +10,7 @@ import torch
 
 from msmrec.artifacts import InputError
 from msmrec.llm.answers import Answer, Answers
-from msmrec.llm.chat_template import in_template
+from msmrec.llm.chat_template import in_template, without_control_tokens
 from msmrec.llm.client import ChatModel, Reply, Request, known_reply, read, repair
 from msmrec.llm.weights import Quantisation, load_causal_lm
 
@@ -130,8 +130,9 @@ class LocalModel(ChatModel):
 
     def _tokens(self, request: Request) -> list[int]:
         tokenizer = self._loaded[0]
+        messages = without_control_tokens(tokenizer, request.messages)
         if getattr(tokenizer, "chat_template", None):
-            text = in_template(tokenizer, request.messages)
+            text = in_template(tokenizer, messages)
         else:
-            text = (tokenizer.bos_token or "") + "".join(f"{turn['content']}\n" for turn in request.messages)
+            text = (tokenizer.bos_token or "") + "".join(f"{turn['content']}\n" for turn in messages)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
