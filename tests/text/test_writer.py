@@ -174,6 +174,16 @@ def test_prompt_files(tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
     path.write_text("Speak.\n---\n$item: $documents")
     assert LLMWriter(Echo(""), prompt=str(path)).request(ITEM, [], SCHEMA).messages[1]["content"] == "Heat (1995): "
+    path.write_text("Speak of $item.\n---\n$documents")
+    assert (
+        LLMWriter(Echo(""), prompt=str(path))
+        .request(ITEM, [], SCHEMA)
+        .messages[0]["content"]
+        .endswith("of Heat (1995).")
+    )
+    path.write_text("Speak.\n---\n$descriptions")
+    with pytest.raises(InputError, match=r"names \$descriptions"):
+        LLMWriter(Echo(""), prompt=str(path))
     path.write_text("Speak. $item")
     with pytest.raises(InputError, match="no line '---'"):
         read_prompt(str(path))

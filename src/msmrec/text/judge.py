@@ -11,7 +11,7 @@ from msmrec.columns import ITEM_ID, MODALITY, NOTE, TEXT
 from msmrec.data.sources.border import plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Request
-from msmrec.text.writer import as_data, read_prompt
+from msmrec.text.writer import FIELDS, as_data, read_prompt
 
 JUDGED = "judged"
 GRADES = (0, 1, 2)  # contradicted or not mentioned, supported in part, supported in full
@@ -35,7 +35,7 @@ def judge(
         item_id, modality, judged (Int64: 0 contradicted or not mentioned, 1 in part, 2 in full; null where the answer
         was of no use) and note (why), a row a text that is not empty.
     """
-    system, user = read_prompt("judge")
+    system, user = read_prompt("judge", (*FIELDS, "descriptions"))
     told = texts.filter(pl.col(TEXT).fill_null("") != "").select(ITEM_ID, MODALITY, TEXT)
     of_item = {key[0]: rows for key, rows in told.group_by(ITEM_ID, maintain_order=True)}
     known = {key[0]: rows.to_dicts() for key, rows in documents.group_by(ITEM_ID, maintain_order=True)}

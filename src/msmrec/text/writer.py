@@ -25,7 +25,7 @@ from msmrec.text.extractive import Extractive
 from msmrec.text.modalities import Modality
 
 TOKENS_PER_WORD = 1.4
-FIELDS = ("item", "documents", "aspects", "max_words", "descriptions")  # of the prompts about items
+FIELDS = ("item", "documents", "aspects", "max_words")  # of the prompts about items
 _ORDER = re.compile(
     r"\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|of|the|your|these|everything)\s+)*"
     r"(?:(?:above|previous|prior|earlier|preceding)\s+(?:instruction|prompt|rule|text|message|direction|order)s?"
@@ -94,16 +94,16 @@ class LLMWriter(Generator):
         """What is asked about one item."""
         aspects = {modality.name: modality.instruction or modality.name for modality in schema}
         words = {"aspects": "\n".join(f"- {k}: {v}" for k, v in aspects.items()), "max_words": str(self.max_words)}
-        messages: list[Message] = [{"role": "system", "content": self.system.substitute(words)}]
+        year = f" ({item['year']})" if item.get("year") and str(item["year"]) not in item["title"] else ""
+        own = {"item": plain(item["title"]) + year, "documents": as_data(documents, self.max_context), **words}
+        messages: list[Message] = [{"role": "system", "content": self.system.substitute(own)}]
         for shown in self.examples:
             if lacking := [name for name in aspects if name not in shown.answer]:
                 raise InputError(f"generator.examples: the example {shown.item!r} lacks {', '.join(lacking)}")
             asked = {"item": shown.item, "documents": as_data(shown.documents, self.max_context), **words}
             messages.append({"role": "user", "content": self.user.substitute(asked)})
             messages.append({"role": "assistant", "content": json.dumps(shown.answer, ensure_ascii=False)})
-        year = f" ({item['year']})" if item.get("year") and str(item["year"]) not in item["title"] else ""
-        asked = {"item": plain(item["title"]) + year, "documents": as_data(documents, self.max_context), **words}
-        messages.append({"role": "user", "content": self.user.substitute(asked)})
+        messages.append({"role": "user", "content": self.user.substitute(own)})
         return Request(messages, object_schema(aspects), self._longest(schema))
 
     def _longest(self, schema: Sequence[Modality]) -> int:
