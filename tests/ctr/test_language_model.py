@@ -1,9 +1,13 @@
 """The score against transformers' own, over the architectures that people bring."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.llm.tiny_chat import write_chat_model
@@ -26,7 +30,7 @@ from transformers import (
 )  # fmt: skip
 
 from msmrec.artifacts import InputError
-from msmrec.ctr.language_model import answer_token, load, sliding_window
+from msmrec.ctr.language_model import answer_token, load, prompt_tokens, sliding_window
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -89,6 +93,20 @@ def test_the_score_is_the_whole_models(name: str, tokenizer: Any, tmp_path: Path
         )  # fmt: skip
         torch.testing.assert_close(states @ made.answers.T + made.bias, wanted, atol=1e-5, rtol=1e-4)
     assert sliding_window(made.decoder) == (8 if name in ("mistral", "gemma2", "gemma3") else None)
+
+
+def test_a_template_without_a_system_role_has_its_words_in_the_first_turn(tokenizer: Any) -> None:
+    prompts: Any = SimpleNamespace(
+        template=replace(MOVIE_TEMPLATE, system="Judge."), soft_token="", heads=["A user."], entries=["It."], tails=["Why?"],
+        codes=np.zeros(1, np.int64), values=[1.0],
+    )  # fmt: skip
+    refusing = copy.copy(tokenizer)
+    refusing.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "[{{ m['content'] }}]{% endfor %}"
+    )
+    made = prompt_tokens(refusing, prompts, 400)
+    assert refusing.decode(made.flat[: made.size[:3].sum()]) == "[Judge.\n\nA user.It.Why?]"
 
 
 def test_bent_logits_and_unknown_lora_targets_are_refused(tokenizer: Any, tmp_path: Path) -> None:

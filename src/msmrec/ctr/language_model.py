@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
+from msmrec.llm.chat_template import in_template
+from msmrec.llm.client import Message
 from msmrec.llm.weights import Quantisation, load_causal_lm
 from msmrec.models.layers import causal_attention
 from msmrec.retrieval.prompts import Prompts, PromptTemplate, PromptTokens
@@ -238,8 +240,8 @@ def prompt_tokens(tokenizer: Any, prompts: Prompts, max_tokens: int) -> PromptTo
     """Tokenises the pieces of prompts, in the model's chat template where it has one."""
     system = prompts.template.system
     if getattr(tokenizer, "chat_template", None):
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": _MARK}]
-        whole = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        turns: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": _MARK}]
+        whole = in_template(tokenizer, turns)
     else:
         whole = f"{tokenizer.bos_token or ''}{system}\n{_MARK}"
     before, _, after = whole.partition(_MARK)
