@@ -1,6 +1,7 @@
 """Prompts: golden text, tokens that equal the text's, cutting, and what a template may say."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -111,3 +112,14 @@ def test_a_template_may_name_only_columns(films: Dataset) -> None:
         _ = Prompts(films, PromptTemplate(entry="{director}")).entries
     with pytest.raises(InputError, match=r"prompt\.profile"):
         _ = Prompts(films, PromptTemplate(profile="{city}")).heads
+
+
+def test_what_is_missing_of_an_item_is_unknown(tiny_clicks: Dataset) -> None:
+    prompts = Prompts(tiny_clicks, PromptTemplate(question="{title} of {year}?"))
+    first = pl.col("item_id") == 1
+    items = tiny_clicks.items.with_columns(
+        pl.when(~first).then("year").alias("year"), pl.when(~first).then("title").alias("title")
+    )
+    prompts.dataset = SimpleNamespace(items=items)  # type: ignore[assignment]
+    assert prompts.tails[1] == "unknown of unknown?\n"
+    assert prompts.tails[2] == f"{items['title'][1]} of {items['year'][1]}?\n"

@@ -111,10 +111,11 @@ class Prompts:
         return ["\n", *(f"{self.template.question.format_map({**row, **more})}\n" for row in self._items())]
 
     def _items(self) -> list[dict[str, object]]:
-        """Rows of the catalogue; a list, such as the genres, is written with commas, a missing word as "unknown"."""
+        """Rows of the catalogue; a list, such as the genres, is written with commas, what is missing as "unknown"."""
         lists = [name for name, kind in self.dataset.items.schema.items() if isinstance(kind, pl.List)]
         words = self.dataset.items.with_columns(pl.col(lists).list.join(", "))
-        return words.with_columns(pl.col(pl.String).fill_null("unknown")).to_dicts()
+        missing = [name for name in words.columns if words[name].null_count()]
+        return words.with_columns(pl.col(missing).cast(pl.String).fill_null("unknown")).to_dicts()
 
     def texts(self, rows: np.ndarray, history: np.ndarray) -> Iterator[str]:
         """Renders prompts one by one.
