@@ -97,8 +97,8 @@ def test_the_score_is_the_whole_models(name: str, tokenizer: Any, tmp_path: Path
 
 def test_a_template_without_a_system_role_has_its_words_in_the_first_turn(tokenizer: Any) -> None:
     prompts: Any = SimpleNamespace(
-        template=replace(MOVIE_TEMPLATE, system="Judge."), soft_token="", heads=["A user."], entries=["It."], tails=["Why?"],
-        codes=np.zeros(1, np.int64), values=[1.0],
+        template=replace(MOVIE_TEMPLATE, system="Judge."), soft_token="", heads=["A user."], entries=["It."],
+        tails=["Why?"], codes=np.zeros(1, np.int64), values=[1.0],
     )  # fmt: skip
     refusing = copy.copy(tokenizer)
     refusing.chat_template = (
