@@ -59,6 +59,10 @@ def test_mistakes_on_the_command_line(config: str, words: list[str], sentence: s
     ("text", "sentence"),
     [
         ("trainer: {max_epoch: 3}", "trainer.max_epoch: there is no such key; did you mean max_epochs?"),
+        (
+            "data: {source: {class_path: Table, init_args: {interactions: x.csv, scale: [1]}}}",
+            "data.source.scale: [1] is no tuple with 2 elements",
+        ),
         ("data: {protocol: {hidden: 3}}", "data.protocol.hidden: there is no such key; did you mean hidden_items?"),
         ("model: {init_args: {drpout: 1}}", "model: SASRec has no drpout; did you mean dropout?"),
         ("modle: {x: 1}", "modle.x: there is no such key; did you mean model?"),

@@ -31,6 +31,7 @@ LEAVES = (
     re.compile(r"Expected a dot import path string: (?P<unknown>\S+)"),
     re.compile(r"Expected a typing\.Literal\[(?P<choices>.*?)\]\. Got value: (?P<value>.*?)(?= - Expected a |$)"),
     re.compile(r"Expected a (?:<class '(?P<type>[\w.]+)'>|(?P<shape>[\w ]+))\. Got value: (?P<value>.*?)(?= - Exp|$)"),
+    re.compile(r"Errors: - Expected a (?P<shape>tuple with \d+ elements) .*Given value: (?P<value>.*)$"),
     re.compile(r"Errors: (?P<tried>(?:- Expected a <class '\w+'> )+)Given value type: .* Given value: (?P<value>.*)$"),
 )
 
