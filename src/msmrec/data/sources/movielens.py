@@ -172,7 +172,10 @@ def _read_items(path: Path) -> pl.DataFrame:
 
 
 def _read_tags(path: Path) -> pl.DataFrame:
-    """Reads tags.csv: raw_item_id and its `tags`, up to ten in lower case, those that most users gave first."""
+    """Reads tags.csv: raw_item_id and its `tags`, up to ten in lower case, those that most users gave first.
+
+    They are what the catalogue says today: of all users and times, also those of a test part.
+    """
     try:
         rows = pl.read_csv(path, schema_overrides={"userId": pl.Int64, "movieId": pl.Int64, "tag": pl.String})
         given = rows.select(pl.col("movieId").alias(RAW_ITEM_ID), pl.col("tag").str.to_lowercase().str.strip_chars())
