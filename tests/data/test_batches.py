@@ -10,6 +10,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import TEST, VAL
 from msmrec.data.batches import EvalLoader, Plan, TrainLoader, flat_rows, width_of
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
+from msmrec.data.samples import SampleLoader
 from msmrec.data.sources.simulated import Simulated
 
 TINY = Simulated(num_users=120, num_items=60, mean_interactions=14, num_modalities=3, num_aspects=4)
@@ -166,3 +167,11 @@ def test_flat_rows_by_hand() -> None:
     np.testing.assert_array_equal(owner, [0, 0, 2, 2, 2, 3])
     np.testing.assert_array_equal(rows, [3, 4, 7, 8, 9, 0])
     assert [len(x) for x in flat_rows(np.zeros(0, np.int64), np.zeros(0, np.int64))] == [0, 0]
+
+
+def test_users_or_samples_fewer_than_processes_are_refused_by_all(tiny: Dataset, tiny_clicks: Dataset) -> None:
+    for rank in (0, 999):
+        with pytest.raises(InputError, match=r"\d+ users to evaluate cannot be shared by 1000 processes"):
+            EvalLoader(tiny, TEST, 10, 8, CPU, rank, 1000)
+        with pytest.raises(InputError, match=r"\d+ samples cannot be shared by 1000 processes"):
+            SampleLoader(tiny_clicks, TEST, 3, 10, 8, CPU, False, 0, rank, 1000)

@@ -78,6 +78,19 @@ def share_of(count: int, rank: int, world_size: int, equal: bool) -> int:
     return whole + (not equal and rank < rest)
 
 
+def refuse_idle(count: int, what: str, world_size: int) -> None:
+    """Stops all processes where one would get nothing, and the others would wait for it for ever.
+
+    Raises:
+        InputError: there are fewer things than processes, though some.
+    """
+    if 0 < count < world_size:
+        raise InputError(
+            f"{count} {what} cannot be shared by {world_size} processes: set trainer.devices (times trainer.num_nodes)"
+            f" to {count} at most"
+        )
+
+
 def width_of(length: np.ndarray) -> np.ndarray:
     """The widths that sequences are padded to: eight between a power of two and the next, all of them up to 16.
 
@@ -113,11 +126,7 @@ class Plan:
         # No wider than the longest: where histories are cut at a length, many have just that.
         self.band = np.minimum(width_of(length), length.max(initial=1))
         ordered = np.sort(self.band)[::-1].tolist()
-        if 0 < len(ordered) < world_size:
-            raise InputError(
-                f"{len(ordered)} sequences cannot be shared by {world_size} processes: set trainer.devices (times"
-                f" trainer.num_nodes) to {len(ordered)} at most"
-            )
+        refuse_idle(len(ordered), "sequences", world_size)
         if world_size > 1:
             tokens_per_batch = min(tokens_per_batch, sum(ordered) // world_size)
         self.size: list[int] = []
@@ -291,6 +300,9 @@ class EvalLoader(HistoryLoader):
         dataset: a prepared dataset.
         split: VAL or TEST (see msmrec.columns). Histories for TEST include the validation items.
         max_seq_len, batch_size, device, rank, world_size: see HistoryLoader.
+
+    Raises:
+        InputError: there are fewer such users than processes.
     """
 
     def __init__(
@@ -299,6 +311,7 @@ class EvalLoader(HistoryLoader):
     ) -> None:  # fmt: skip
         start, end, last = dataset.offsets[:-1], dataset.ends[split - 1], dataset.ends[split]
         users = np.flatnonzero((last > end) & (end > start))
+        refuse_idle(len(users), "users to evaluate", world_size)
         super().__init__(
             dataset.item_id, users, start[users], end[users], last[users], max_seq_len, batch_size, device, rank,
             world_size,

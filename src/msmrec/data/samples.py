@@ -13,7 +13,7 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RATING, SPLIT, TRAIN
-from msmrec.data.batches import EpochLoader, rows_between, share_of
+from msmrec.data.batches import EpochLoader, refuse_idle, rows_between, share_of
 from msmrec.data.prepare import Dataset
 
 
@@ -79,6 +79,7 @@ class SampleLoader(EpochLoader):
         world_size: int = 1,
     ) -> None:
         rows = sample_rows(dataset, split)
+        refuse_idle(len(rows), "samples", world_size)
         self.rows = torch.from_numpy(rows).to(device)
         longest = (rows - dataset.offsets[dataset.user_id[rows]]).max(initial=1)
         self.width = max(1, min(max_history, int(longest)))  # one shape for all batches, known without the device
