@@ -1,11 +1,12 @@
 """The projector: InfoNCE against its formula, metrics by hand, both aligners, and that a plain map is found."""
 
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import torch
 
-from msmrec.models.projector import Aligner, Alignment, ItemLoader, alignment_metrics, info_nce
+from msmrec.models.projector import Aligner, Alignment, ItemLoader, Projector, alignment_metrics, info_nce
 from msmrec.text.encoder import TfidfSvdEncoder
 from msmrec.text.item_text import ItemText
 
@@ -83,3 +84,20 @@ def test_processes_share_the_items(drop_last: bool) -> None:
     assert [len(list(loader)) for loader in loaders] == [len(loader) for loader in loaders]
     assert len(set().union(*seen)) == sum(map(len, seen))
     assert [len(items) for items in seen] == ([3, 3, 3] if drop_last else [4, 4, 3])
+
+
+def test_a_resumed_run_keeps_what_the_untrained_map_measured() -> None:
+    def projector() -> Projector:
+        alignment = Alignment(ItemText(["none.jsonl"], encoder=TfidfSvdEncoder(), dim=8), collaborative_dim=4)
+        model = Projector(5, alignment)
+        data = SimpleNamespace(dataset=SimpleNamespace(info={"fingerprint": "f", "name": "n"}))
+        model._trainer = SimpleNamespace(datamodule=data, loggers=[])  # type: ignore[assignment]
+        return model
+
+    first, checkpoint = projector(), dict[str, Any]()
+    first.before = {"recall@1": 0.25}
+    first.on_save_checkpoint(checkpoint)
+    resumed = projector()
+    resumed.on_load_checkpoint(checkpoint)
+    resumed.on_fit_start()  # would measure the map as it is now
+    assert resumed.before == {"recall@1": 0.25}
