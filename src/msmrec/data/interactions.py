@@ -100,16 +100,15 @@ def validate(
     print(f"{raw.origin}: {again:,} rows rate an item again; kept the {duplicates}", flush=True)
     if duplicates == "mean":
         frame = frame.with_columns(code).with_columns(pl.col(RATING).mean().over("code")).drop("code")
-    order = np.argsort(_time(frame), kind="stable")
+    order = np.argsort(_time(frame, frame[TIMESTAMP].to_numpy()), kind="stable")
     in_time = code.gather(order)
     stays = in_time.is_first_distinct() if duplicates == "first" else in_time.is_last_distinct()
     rows = np.sort(order[stays.to_numpy()])
     return frame[rows], user[rows], item[rows]
 
 
-def _time(frame: pl.DataFrame) -> np.ndarray:
-    """(T,) int64 what decides the order: seconds, or milliseconds where they are known."""
-    seconds: np.ndarray = frame[TIMESTAMP].to_numpy()
+def _time(frame: pl.DataFrame, seconds: np.ndarray) -> np.ndarray:
+    """(T,) int64 what decides the order: the rows' seconds, or milliseconds where they are known."""
     return seconds * 1000 + frame[MILLISECONDS].to_numpy() if MILLISECONDS in frame.columns else seconds
 
 
@@ -190,7 +189,7 @@ def encode(
     # Stable, so that equal times keep the order of the file: about half of ML-1M's times are shared inside a user,
     # and another tie order changes a quarter of the test items.
     timestamp = frame[TIMESTAMP].to_numpy()
-    order = _time_order(user, _time(frame))
+    order = _time_order(user, _time(frame, timestamp))
     interactions = pl.DataFrame(
         {
             USER_ID: user[order] + 1,
