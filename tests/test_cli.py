@@ -156,7 +156,8 @@ def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
         "take bf16-mixed": [*sasrec, "--trainer.precision=bf16-true"],
         "temperature 0": [*sasrec, "--model.init_args.temperature=0"],
         "cutoffs": [*sasrec, "--model.init_args.cutoffs=[]"],
-        "embedding_dim": [*sasrec, "--model.init_args.embedding_dim=0"],
+        "embedding_dim 0 must": [*sasrec, "--model.init_args.embedding_dim=0"],
+        "num_heads 0": [*sasrec, "--model.init_args.num_heads=0"],
         "data.max_seq_len 0": [*sasrec, "--data.max_seq_len=0"],
         "nowhere.jsonl": [*msmrec, "--model.init_args.text.knowledge=[nowhere.jsonl]", "--trainer.max_epochs=1"],
     }  # fmt: skip

@@ -47,10 +47,8 @@ class SASRec(RecModule):
         **optimisation: object,
     ) -> None:
         super().__init__(**optimisation)  # type: ignore[arg-type]
-        if embedding_dim % num_heads:
+        if min(embedding_dim, num_heads) < 1 or embedding_dim % num_heads:
             raise InputError(f"model.embedding_dim {embedding_dim} must be a multiple of model.num_heads {num_heads}")
-        if min(embedding_dim, num_layers + 1, num_heads, max_seq_len) < 1:
-            raise InputError("model.embedding_dim, num_heads and data.max_seq_len: at least 1")
         if temperature is not None and temperature <= 0:
             raise InputError(f"model.temperature {temperature}: above 0, or null")
         if num_negatives < 1:
