@@ -7,7 +7,7 @@ import pytest
 
 from msmrec.artifacts import InputError
 from msmrec.columns import LINE, MILLISECONDS
-from msmrec.data.interactions import encode
+from msmrec.data.interactions import as_text, encode
 from msmrec.data.sources.table import Table
 
 CSV = "who,what,stars,when\n01,a,4,2001-09-09\n01,b,3.5,2001-09-10\n2,a,1,2001-09-09 00:00:10\n"
@@ -178,3 +178,11 @@ def test_what_no_table_can_be_is_one_line(tmp_path: Path) -> None:
         Table("t.csv", user="item_id")
     with pytest.raises(InputError, match="no path"):
         Table("t.csv", dataset="../../elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [([38.0, None], ["38", None]), ([38.0, 7.5], ["38.0", "7.5"]), ([1, 2], ["1", "2"]), (["a", None], ["a", None])],
+)
+def test_ids_as_text(ids: list[object], text: list[str | None]) -> None:
+    assert as_text(pl.Series(ids)).to_list() == text

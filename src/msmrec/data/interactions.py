@@ -20,7 +20,7 @@ from msmrec.columns import (
     TITLE,
     USER_ID,
     YEAR,
-)  # fmt: skip
+)
 
 Duplicates = Literal["error", "first", "last", "mean"]
 
@@ -105,6 +105,12 @@ def validate(
     stays = in_time.is_first_distinct() if duplicates == "first" else in_time.is_last_distinct()
     rows = np.sort(order[stays.to_numpy()])
     return frame[rows], user[rows], item[rows]
+
+
+def as_text(ids: pl.Series) -> pl.Series:
+    """Ids as text; 38.0 is 38: a program that knows no missing whole numbers has written it so."""
+    whole = ids.cast(pl.Int64, strict=False) if ids.dtype.is_float() else ids
+    return (whole if (whole == ids).all() else ids).cast(pl.String)
 
 
 def _time(frame: pl.DataFrame, seconds: np.ndarray) -> np.ndarray:

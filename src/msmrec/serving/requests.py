@@ -9,6 +9,7 @@ import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, USER_ID
+from msmrec.data.interactions import as_text
 from msmrec.data.prepare import Dataset
 from msmrec.serving.rank import Histories, dataset_histories
 
@@ -148,9 +149,7 @@ def _column(table: pl.DataFrame, names: Sequence[str], path: Path) -> pl.Series:
 
 def _ids(raw: pl.Series) -> pl.Series:
     """Ids as text: what the file has as 1 and the dataset as "1" is one id. A missing one is empty."""
-    if raw.dtype.is_float():
-        raw = raw.cast(pl.Int64, strict=False)
-    return raw.cast(pl.String).fill_null("").str.strip_chars()
+    return as_text(raw).fill_null("").str.strip_chars()
 
 
 def _some(ids: pl.Series) -> str:

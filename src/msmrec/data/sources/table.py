@@ -11,7 +11,7 @@ import polars as pl
 
 from msmrec.artifacts import InputError, file_digest, fingerprint
 from msmrec.columns import GENRES, LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
-from msmrec.data.interactions import RawData
+from msmrec.data.interactions import RawData, as_text
 from msmrec.data.prepare import Source
 from msmrec.data.sources.border import Border, interactions
 
@@ -167,19 +167,13 @@ class Table(Source):
                 f"{border.path}: column {lists[0]} holds {frame[lists[0]].dtype}; give a row for each value"
             )
         frame = _renamed(frame, names)
-        return frame.with_columns(_ids(frame[new]) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID))
+        return frame.with_columns(as_text(frame[new]) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID))
 
 
 def _renamed(frame: pl.DataFrame, names: dict[str, str]) -> pl.DataFrame:
     """With the columns that are there renamed; a column that has a new name already, but is not named itself, goes."""
     there = {old: new for old, new in names.items() if old in frame.columns}
     return frame.drop(new for new in there.values() if new in frame.columns and new not in there).rename(there)
-
-
-def _ids(ids: pl.Series) -> pl.Series:
-    """Ids as text; 38.0 is 38: a program that knows no missing whole numbers has written it so."""
-    whole = ids.cast(pl.Int64, strict=False) if ids.dtype.is_float() else ids
-    return (whole if (whole == ids).all() else ids).cast(pl.String)
 
 
 _TOO_MANY = "too many fields"
