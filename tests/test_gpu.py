@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests.pretended_gpu import GPU, OnGPU, pretended_gpu
-from tests.test_cli import for_model, tiny_args  # noqa: F401
-from tests.tiny_configs import tiny_config
+from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
 from msmrec.cli import train
 from msmrec.text.encoder import SentenceEncoder
@@ -52,40 +51,42 @@ def test_what_is_left_behind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         assert x.cpu()[torch.arange(2)].shape == x[torch.arange(2)].shape  # the CPU's indices may choose
 
 
+@pytest.fixture
+def args(tiny_root: Path, cache: Path, tmp_path: Path) -> list[str]:
+    places = {"data.root": tiny_root, "data.cache": cache, "runs": tmp_path / "runs"}
+    small = ["--data.protocol.min_item_count=0", "--data.tokens_per_batch=512"]
+    return [*TINY_DATA, *(f"--{key}={place}" for key, place in places.items()), *small]
+
+
+def without_dropout(config: str) -> list[str]:
+    if "rallrec" in config or "hybrid" in config:
+        return [*LLAMA, "--model.init_args.lora_dropout=0"]
+    return [] if "lightgcn" in config or "popularity" in config else ["--model.init_args.dropout=0"]
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_run_on_a_gpu(
-    config: str,
-    tiny_args: list[str],  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    config: str, args: list[str], tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = [*for_model(config, tiny_args), "--trainer.precision=32-true"]
-    if "rallrec" in config or "hybrid" in config:
-        args += LLAMA
-    elif "lightgcn" not in config and "popularity" not in config:
-        args += ["--model.init_args.dropout=0"]
-    path = tiny_config(config, tmp_path, json.loads(tiny_args[-1].split("=", 1)[1]))
-    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--runs", str(tmp_path / "runs")]
+    path = tiny_config(config, tmp_path, tiny_text(tiny_root))
+    args = ["--config", str(path), *args, *without_dropout(config)]
+    args += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
     with pretended_gpu(monkeypatch) as gpu:
-        train(["--config", str(path), *args, *short, "--run_dir", str(tmp_path / "gpu"), *gpu])
-    train(["--config", str(path), *args, *short, "--run_dir", str(tmp_path / "cpu")])
+        train([*args, "--run_dir", str(tmp_path / "gpu"), *gpu])
+    train([*args, "--run_dir", str(tmp_path / "cpu")])
     there, here = (json.loads((tmp_path / side / "metrics.json").read_text()) for side in ("gpu", "cpu"))
     assert there["train"]["device"] == "pretended_gpu" and here["train"]["device"] == "cpu"
     assert there["test"] == pytest.approx(here["test"], abs=1e-5, nan_ok=True)
 
 
-@pytest.mark.parametrize("config", ["msmrec_ml100k.yaml", "rallrec_soft_tiny_ml1m.yaml"])
+@pytest.mark.parametrize(("config", "more"), [("msmrec_ml100k.yaml", []), ("rallrec_soft_tiny_ml1m.yaml", LLAMA)])
 def test_a_run_on_a_gpu_in_bfloat16(
-    config: str,
-    tiny_args: list[str],  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    config: str, more: list[str], args: list[str], tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = [*for_model(config, tiny_args), "--trainer.precision=bf16-mixed", "--trainer.fast_dev_run=2"]
-    path = tiny_config(config, tmp_path, json.loads(tiny_args[-1].split("=", 1)[1]))
-    places = ["--run_dir", str(tmp_path / "run"), "--runs", str(tmp_path / "runs")]
+    path = tiny_config(config, tmp_path, tiny_text(tiny_root))
+    short = ["--trainer.precision=bf16-mixed", "--trainer.fast_dev_run=2", "--run_dir", str(tmp_path / "run")]
     with pretended_gpu(monkeypatch) as gpu:
-        train(["--config", str(path), *args, *places, *(LLAMA if "rallrec" in config else []), *gpu])
+        train(["--config", str(path), *args, *short, *more, *gpu])
 
 
 def test_texts_are_encoded_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
