@@ -6,10 +6,10 @@ Constructors are the schema: `--config C --help` and `--model.help MSMRec` print
 meaning.
 """
 
-import importlib
 import json
 import logging
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -139,8 +139,7 @@ class RunCLI(LightningCLI):
             config.trainer.check_val_every_n_epoch = limits[0]
         if config.trainer.precision is None:
             config.trainer.precision = "bf16-mixed" if has_fast_bf16(config.trainer.accelerator) else "32-true"
-        module, _, name = config.model.class_path.rpartition(".")
-        monitor = getattr(importlib.import_module(module), name).monitor
+        monitor = pkgutil.resolve_name(config.model.class_path).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
         mine = plain_config(self, config) if config.needs else {}

@@ -192,7 +192,7 @@ def _needs(configs: Sequence[Path], args: Sequence[str]) -> list[str]:
 
 
 def _refuse_another(run: Run, args: Sequence[str], line: Line) -> None:
-    config = "+".join(path.stem for path in line.configs)
+    config = joined(line.configs)
     wrong = f"config {run.record['config']}, not {config}" if run.record["config"] != config else ""
     for key, value in overrides(args):
         for name, wanted in (flat({key: value}) if isinstance(value, dict) else {key: value}).items():

@@ -216,8 +216,7 @@ class TrainLoader(EpochLoader):
                 f"{dataset.folder}: no user has two training rows, an item and the next; give training more of"
                 " data.protocol.ratios, or keep more rows (data.protocol.min_rating, max_user_count)"
             )
-        user = np.repeat(np.arange(len(start)), windows)
-        nth = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)  # 0: the latest window
+        user, nth = flat_rows(np.zeros_like(windows), windows)  # 0: the latest window
         stop = end[user] - 1 - nth * max_seq_len  # one past the last input
         length = np.minimum(stop - start[user], max_seq_len)
         self.user, self.stop, self.length, self.start = (

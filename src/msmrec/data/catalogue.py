@@ -5,19 +5,24 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from msmrec.columns import COUNT, GENRES, ITEM_ID, TIER
+from msmrec.columns import COUNT, GENRES, TIER
 from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.metrics.beyond_accuracy import TIERS, Catalogue
 
 
+def multi_hot(values: pl.Series) -> np.ndarray:
+    """(N + 1, T) float32: 1 where item i has a value in its list, values in their order; row 0 is the padding."""
+    rows = pl.DataFrame({"value": values}).with_row_index("item", offset=1).explode("value").drop_nulls()
+    codes = rows["value"].rank("dense").cast(pl.Int64).to_numpy() - 1
+    hot = np.zeros((len(values) + 1, codes.max(initial=-1) + 1), np.float32)
+    hot[rows["item"].to_numpy(), codes] = 1
+    return hot
+
+
 def genre_matrix(dataset: Dataset) -> np.ndarray:
     """(N + 1, G) float32: 1 where an item has a genre, genres in alphabetical order; row 0 is the padding."""
-    pairs = dataset.items.select(ITEM_ID, GENRES).explode(GENRES).drop_nulls()
-    names = pairs[GENRES].unique().sort()
-    matrix = np.zeros((dataset.num_items + 1, len(names)), np.float32)
-    matrix[pairs[ITEM_ID].to_numpy(), names.search_sorted(pairs[GENRES])] = 1
-    return matrix
+    return multi_hot(dataset.items[GENRES])
 
 
 def catalogue_of(dataset: Dataset, device: torch.device) -> Catalogue:

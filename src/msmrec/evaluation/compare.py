@@ -5,7 +5,7 @@
 Numbers are those of metrics.json; intervals and tests are made from per_user.parquet and predictions.parquet.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,9 +124,8 @@ def _headline(runs: Sequence[Run]) -> list[str]:
     """What the runs' models print of themselves."""
     found: dict[str, None] = {}
     for path in dict.fromkeys(run.config.get("model.class_path") for run in runs):
-        module, _, name = str(path).rpartition(".")
         try:
-            model: Any = getattr(importlib.import_module(module), name)
+            model: Any = pkgutil.resolve_name(str(path))
         except (ImportError, AttributeError, ValueError):
             continue
         found |= dict.fromkeys(model.headline)

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, LaTeX (booktabs) or CSV, and as a plot."""
+"""A comparison as Markdown, LaTeX (booktabs) or CSV."""
 
 import csv
 import io
@@ -53,7 +53,7 @@ LATEX = Markup(
     r" $\pm$ ",
     r"$^\dagger$",
     r"$\Delta$",
-    "--",
+    "$-$",
 )
 
 
@@ -120,8 +120,7 @@ def _difference(cell: Cell, markup: Markup) -> str:
 
 
 def _number(value: float, markup: Markup) -> str:
-    text = f"{value:.4f}"
-    return text.replace("-", markup.minus if markup is MARKDOWN else "$-$")
+    return f"{value:.4f}".replace("-", markup.minus)
 
 
 def _csv(table: Comparison) -> str:

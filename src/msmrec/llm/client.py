@@ -1,6 +1,6 @@
 """Asking a language model: what is asked, what comes back, and the one interface of everything that answers.
 
-    for reply in OpenAIServer("gpt-4o-mini").ask(requests, Answers(folder)): ...
+    for reply in OpenAIServer("gpt-4o-mini").ask(requests, Answers(path)): ...
 
 Requests stream in, replies stream out in the same order, and what was answered once is not asked again.
 """

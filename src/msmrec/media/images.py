@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,10 +26,6 @@ SHAPES = (EDGE // CELL - 1) ** 2 * 4 * ORIENTATIONS  # overlapping blocks of 2 x
 
 class ImageEncoder(FileEncoder):
     """Turns pictures into vectors; see `FileEncoder`."""
-
-    @abstractmethod
-    def encode(self, paths: Sequence[Path]) -> np.ndarray:
-        """See `FileEncoder.encode`."""
 
 
 class ItemImages(ItemFiles):
@@ -115,11 +110,10 @@ def _eight_bits(picture: Image) -> Image:
     return Image.fromarray((grey.clip(0) / max(white, grey.max()) * 255).round().astype(np.uint8))
 
 
-def pillow() -> Any:
-    """The package, imported where it is used: it is an extra."""
+def pillow() -> None:
+    """Refuses where the extra is not installed."""
     try:
-        import PIL
-        import skimage
+        import PIL  # noqa: F401
+        import skimage  # noqa: F401
     except ImportError as error:
         raise InputError(f'pictures need Pillow and scikit-image ({error}): pip install -e ".[media]"') from None
-    return PIL, skimage

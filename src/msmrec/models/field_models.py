@@ -30,9 +30,6 @@ class DeepFM(FieldModel):
 
     first_order = True
 
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(**fields)
-
     def build(self, num_fields: int) -> None:
         """The deep part; its last bias is w_0."""
         self.deep = mlp(num_fields * self.embedding_dim, self.hidden, self.dropout, 1)

@@ -41,16 +41,15 @@ class CausalBlock(nn.Module):
     """Pre-norm block: x + attention(norm(x)), then x + feed-forward(norm(x)).
 
     Args:
-        dim: width D. num_heads: heads. dropout: after attention and feed-forward. expansion: width of the
-        feed-forward layer over D (SASRec has 1).
+        dim: width D. num_heads: heads. dropout: after attention and feed-forward (width D, as SASRec).
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float, expansion: int = 1) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.up, self.down = nn.Linear(dim, expansion * dim), nn.Linear(expansion * dim, dim)
+        self.up, self.down = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D); position t sees positions up to t only."""

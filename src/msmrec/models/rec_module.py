@@ -114,11 +114,10 @@ class RecModule(Module):
         is_cold = cold[target] & (target > 0)
         column = cold.cumsum(0) * cold  # place of a cold item among the cold ones, which stand behind the padding
         cold_scores = scores[:, torch.cat([cold.new_zeros(1).long(), cold.nonzero()[:, 0]])]
-        best, top = torch.topk(scores, min(self.list_length, scores.shape[1] - 1))
         return (
             batch.user_id, ranks, (target > 0).sum(1),
             ranks.masked_fill(~is_cold, scores.shape[1]), target_ranks(cold_scores, column[target]), is_cold.sum(1),
-            top.masked_fill(best == -torch.inf, 0),
+            top_items(scores, min(self.list_length, scores.shape[1] - 1))[1],
         )  # fmt: skip
 
     def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
@@ -154,3 +153,9 @@ def unseen_scores(scores: Tensor, batch: EvalBatch) -> Tensor:
     scores[:, 0] = -torch.inf
     scores[batch.seen_row, batch.seen_item] = -torch.inf
     return scores
+
+
+def top_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(B, k) best scores and their items, 0 where only -inf is left."""
+    best, top = torch.topk(scores, k)
+    return best, top.masked_fill(best == -torch.inf, 0)

@@ -8,6 +8,7 @@ from msmrec.columns import COUNT
 from msmrec.data.batches import flat_rows
 from msmrec.data.prepare import Dataset
 from msmrec.media.features import Features
+from msmrec.models.rec_module import users_at_once
 from msmrec.retrieval.index import ItemIndex
 
 
@@ -46,7 +47,7 @@ def nearest_unseen(
     popular = np.argsort(-dataset.items[COUNT].to_numpy(), kind="stable") + 1
     if within is not None:
         popular = popular[np.isin(popular, within)]
-    size = max(1, min(512, 2**26 // (dataset.num_items + 1)))
+    size = users_at_once(512, dataset.num_items)
     for is_known in (True, False):
         group = np.flatnonzero(known == is_known)
         group = group[np.argsort(end[group] - start[group], kind="stable")]

@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from msmrec.artifacts import fingerprint
 from msmrec.columns import COUNT, GENRES, RATING, TAGS, TRAIN, YEAR
 from msmrec.data.batches import flat_rows
+from msmrec.data.catalogue import multi_hot
 from msmrec.data.prepare import Dataset
 from msmrec.recommend.rerank import Reranked, Reranker
 
@@ -89,15 +90,7 @@ def _traits(dataset: Dataset) -> dict[str, Trait]:
     lists = {"genres": items[GENRES], "decade": decade.reshape((-1, 1)).arr.to_list()}
     if TAGS in items.columns:
         lists["tags"] = items[TAGS]
-    return {name: _hot(values) for name, values in lists.items()}
-
-
-def _hot(values: pl.Series) -> Trait:
-    rows = pl.DataFrame({"value": values}).with_row_index("item", offset=1).explode("value").drop_nulls()
-    codes = rows["value"].rank("dense").cast(pl.Int64).to_numpy() - 1 if len(rows) else np.zeros(0, np.int64)
-    hot = np.zeros((len(values) + 1, int(codes.max(initial=-1)) + 1), np.float32)
-    hot[rows["item"].to_numpy(), codes] = 1
-    return hot
+    return {name: multi_hot(values) for name, values in lists.items()}
 
 
 def _standardised(values: np.ndarray, real: np.ndarray) -> np.ndarray:

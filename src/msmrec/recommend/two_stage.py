@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,7 @@ from msmrec.columns import COUNT, ITEM_ID, RATING, RAW_USER_ID, SPLIT, TEST, TRA
 from msmrec.data.batches import EvalBatch, EvalLoader
 from msmrec.data.catalogue import catalogue_of, genre_tastes
 from msmrec.data.datamodule import RecDataModule
-from msmrec.fusion import Fusion
+from msmrec.fusion import Fusion, Kind
 from msmrec.learned_fusion import liked_pairs
 from msmrec.media.features import Features, ItemFeatures
 from msmrec.metrics.beyond_accuracy import TIERS
@@ -40,8 +40,6 @@ COLUMNS = {
     "calibration@10": "calibration", "cold_recall@10": "cold recall@10", "cold_list_recall@10": "cold list recall@10",
 }  # fmt: skip
 
-FusionKind = Literal["concat", "pca", "cca", "average", "gated", "attention"]
-
 
 @dataclass
 class Variant:
@@ -51,7 +49,7 @@ class Variant:
     """Which of the model's features; several are fused."""
     user: UserKind = "temporal"
     """How a user's vector is made of items: random, average or temporal."""
-    fusion: FusionKind | None = None
+    fusion: Kind | None = None
     """How several features become one vector."""
     dim: int | None = None
     """Width after fusion; by default the fusion's own."""

@@ -52,7 +52,7 @@ def calibration(run: RunFiles) -> list[Block]:
     table = run.table("predictions.parquet", "it was not made by a click model")
     label, prob = table["label"].to_numpy(), table["prob"].to_numpy().astype(float)
     bins = reliability(label, prob)
-    diagonal = {**line([0, 1], [0, 1], "as it should be", 7, markers=False)}
+    diagonal = line([0, 1], [0, 1], "as it should be", 7, markers=False)
     wanted = [bins[name].to_list() for name in ("prob", "clicked", "low", "high", "samples")]
     at, clicked, low, high, _ = wanted
     hover = [

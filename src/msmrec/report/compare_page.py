@@ -46,7 +46,7 @@ def write_comparison(
     ]
     title = " · ".join(rows[:4]) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "") or "No finished run"
     page = Page(title, table.notes[0] if table.notes else "", [(f"best {m}", v, n) for m, v, n in best], [])
-    page.add("Results", lambda: _results(table, path))
+    page.add("Results", lambda: _results(table))
     page.add("Slices", lambda: _slices(groups))
     page.add("Training curves", lambda: _curves(groups))
     page.add("Speed and memory", lambda: _speed(groups))
@@ -56,7 +56,7 @@ def write_comparison(
     return page
 
 
-def _results(table: Comparison, path: Path) -> list[Block]:
+def _results(table: Comparison) -> list[Block]:
     if not any(cell for row in table.rows for cell in row.cells):
         raise Missing("None of the runs is finished.")
     tested = table.baseline is not None

@@ -43,7 +43,7 @@ def _from_interactions(run: RunFiles) -> list[Block]:
     return [
         _tiers(dataset.items, rows),
         Row([_lengths(length), _popularity(count, dataset.items), *_ratings(rows), *_times(rows)]),
-        *_genres(dataset.items, rows),
+        *_genres(dataset.items),
     ]
 
 
@@ -169,7 +169,7 @@ def _tiers(items: pl.DataFrame, rows: pl.DataFrame) -> Table:
     )
 
 
-def _genres(items: pl.DataFrame, rows: pl.DataFrame) -> list[Block]:
+def _genres(items: pl.DataFrame) -> list[Block]:
     if GENRES not in items.columns or not items[GENRES].list.len().sum():
         return []
     each = items.select(ITEM_ID, COUNT, GENRES).explode(GENRES).drop_nulls(GENRES)

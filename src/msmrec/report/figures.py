@@ -14,7 +14,6 @@ import polars as pl
 from msmrec.report.page import Figure, Table
 
 Mark = dict[str, Any]
-COLOURS = 8  # series that the theme has colours for
 
 
 def shorten(text: str, length: int = 42) -> str:

@@ -4,9 +4,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from msmrec.columns import TEST, TITLE, USER_ID
-from msmrec.data.batches import EvalBatch, EvalLoader
+from msmrec.columns import TEST, TITLE, USER_ID, VAL
+from msmrec.data.batches import EvalBatch, HistoryLoader
 from msmrec.models.msmrec import MSMRec
+from msmrec.models.rec_module import unseen_scores
 from msmrec.report.figures import cells, number, shorten
 from msmrec.report.page import Block, Group, Missing, Prose, Row, Table
 from msmrec.report.run_files import RunFiles
@@ -28,7 +29,10 @@ def gate_at_work(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list
         raise Missing(why_closed)
     model, dataset = opened.model, opened.data.dataset
     users = _three_users(run)
-    loader = EvalLoader(dataset, TEST, model.max_seq_len, len(users), opened.data.place()[0])
+    tested = [user for user in users if dataset.ends[TEST][user] > dataset.ends[VAL][user] > dataset.offsets[user]]
+    start, end = dataset.offsets[tested], dataset.ends[VAL][tested]
+    device = opened.data.place()[0]
+    loader = HistoryLoader(dataset.item_id, np.array(tested), start, end, end, model.max_seq_len, 1, device)
     blocks: list[Block] = [
         Prose(
             "Three users, by the share of popular films (tier head) among their training ratings. Each row is a film of"
@@ -38,13 +42,8 @@ def gate_at_work(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list
     ]
     names = [modality.name for modality in model.text.modalities]
     titles = ["", *dataset.items[TITLE].fill_null("").to_list()]
-    by_user = {
-        int(user): (batch, k) for batch in loader for k, user in enumerate(batch.user_id.tolist()) if user in users
-    }
-    for user, what in users.items():
-        if user in by_user:
-            blocks.append(_one_user(model, *by_user[user], user, what, names, titles, run))
-    return blocks
+    of_user = {int(batch.user_id): batch for batch in loader}
+    return blocks + [_one_user(model, of_user[user], user, users[user], names, titles, run) for user in tested]
 
 
 def _three_users(run: RunFiles) -> dict[int, str]:
@@ -60,12 +59,11 @@ def _three_users(run: RunFiles) -> dict[int, str]:
 
 
 def _one_user(
-    model: MSMRec, batch: EvalBatch, k: int, user: int, what: str, names: list[str], titles: list[str], run: RunFiles
+    model: MSMRec, one: EvalBatch, user: int, what: str, names: list[str], titles: list[str], run: RunFiles
 ) -> Group:
-    one = EvalBatch(*(None if part is None else part[k : k + 1] for part in batch))
     with torch.no_grad():
         item_gate, user_gate = model.gate_weights(one.item_seq, one.seq_len)
-        scores = model.scores(one)[0].float()
+        scores = unseen_scores(model.scores(one), one)[0]
     length = int(one.seq_len[0])
     items = one.item_seq[0, :length].tolist()
     start = max(0, length - LATEST)
@@ -79,11 +77,8 @@ def _one_user(
         f"The gate's weights of {len(rows) - 1} films and of the user, by modality",
         header="film",
     )
-    history = run.dataset.item_id[run.dataset.offsets[user] : run.dataset.ends[1][user]]  # training and validation
-    scores[torch.from_numpy(history.astype(np.int64))] = -torch.inf
-    scores[0] = -torch.inf
     best = scores.topk(LIST).indices.tolist()
-    target = int(run.dataset.item_id[run.dataset.ends[1][user]])
+    target = int(run.dataset.item_id[run.dataset.ends[VAL][user]])
     rank = int((scores >= scores[target]).sum())
     body = [[str(place + 1), titles[i] + (" (the true one)" if i == target else "")] for place, i in enumerate(best)]
     body.append([number(rank), f"the film that came next: {shorten(titles[target], 60)}"])

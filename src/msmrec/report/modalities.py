@@ -8,12 +8,11 @@ import numpy as np
 import polars as pl
 
 from msmrec.analysis.analyse import Analysis, read_analysis
+from msmrec.analysis.groups import GROUPS
 from msmrec.columns import MODALITY
 from msmrec.report.figures import axis, band, dots, histogram, line, number, p_value, shorten, span
 from msmrec.report.maps import maps
 from msmrec.report.page import Block, Figure, Group, Missing, Prose, Row, Table
-
-GROUPS = ("Blockbuster", "Diverse", "Niche")
 
 
 def modalities(folder: Path) -> list[Block]:
@@ -48,7 +47,7 @@ def _groups(found: Analysis) -> list[Block]:
     table = found.groups
     if not len(table):
         return []
-    groups = [g for g in GROUPS if g in table["group"]] or table["group"].unique(maintain_order=True).to_list()
+    groups = [g for g in GROUPS if g in table["group"]]
     names = table[MODALITY].unique(maintain_order=True).to_list()
     series = []
     for group in groups:
@@ -195,7 +194,7 @@ def _devoted(found: Analysis) -> list[Block]:
             m,
             str(user),
             number(weight, 3),
-            ", ".join(shorten(t, 44) for t in (titles.split("; ") if isinstance(titles, str) else titles)[:4]),
+            ", ".join(shorten(t, 44) for t in titles[:4]),
         ]
         for m, user, weight, titles in best.select(MODALITY, "raw_user_id", "weight", "titles").iter_rows()
     ]
@@ -246,4 +245,4 @@ def _removal(found: Analysis) -> list[Block]:
         "Each modality taken from the trained model in turn; left of the line: worse without it. 95% intervals over"
         " users, who are the same with and without."
     )
-    return [intro, *([Row(blocks)] if blocks else [])] if blocks else []  # type: ignore[arg-type]
+    return [intro, Row(blocks)] if blocks else []  # type: ignore[arg-type]

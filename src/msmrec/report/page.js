@@ -53,7 +53,7 @@
 
   const draws = {
     line(p, m, style) {
-      const data = { x: m.x, y: m.y, hover: m.x.map((x, i) => `${m.name ? m.name + "\n" : ""}${short(m.y[i])} at ${m.time ? new Date(x).toISOString().slice(0, 10) : short(x)}`) };
+      const data = { x: m.x, y: m.y, hover: m.x.map((x, i) => `${m.name ? m.name + "\n" : ""}${short(m.y[i])} at ${short(x)}`) };
       const source = new Bokeh.ColumnDataSource({ data });
       const made = [p.line({ field: "x" }, { field: "y" }, { source, line_color: style.colour, line_width: 2, line_dash: style.dash })];
       const size = m.markers && m.x.length <= 60 ? 6 : 0;
@@ -79,7 +79,7 @@
       return { made: [made], hover: [made] };
     },
     cells(p, m) {
-      const low = 0, high = Math.max(m.most ?? 0, ...m.value);
+      const low = 0, high = Math.max(0, ...m.value);
       const mapper = new Bokeh.LinearColorMapper({ palette: shades(), low, high });
       const source = columns(m, { ink: m.value.map((v) => colour(v > low + 0.55 * (high - low) ? "back" : "text")) });
       const made = p.rect({ field: "x" }, { field: "y" }, 1, 1, { source, fill_color: { field: "value", transform: mapper }, line_color: colour("back"), line_width: 1 });
@@ -87,8 +87,7 @@
       return { made: [made], hover: [made] };
     },
     rule(p, m) {
-      const dimension = m.horizontal ? "width" : "height";
-      p.add_layout(new Bokeh.Span({ location: m.at, dimension, line_color: colour("soft"), line_dash: [4, 4], line_width: 1.2 }));
+      p.add_layout(new Bokeh.Span({ location: m.at, dimension: "height", line_color: colour("soft"), line_dash: [4, 4], line_width: 1.2 }));
       return { made: [], hover: [] };
     },
   };

@@ -12,26 +12,12 @@ from msmrec.evaluation.compare import Cell
 from msmrec.evaluation.slices import METRICS, users_of_slices
 from msmrec.evaluation.statistics import Means, bootstrap, interval
 from msmrec.recommend.two_stage import COLUMNS
-from msmrec.report.figures import axis, dots, line, number, points, span
+from msmrec.report.figures import axis, band, dots, line, number, points, span
 from msmrec.report.page import Block, Figure, Missing, Prose, Row, Table
 from msmrec.report.run_files import RESAMPLES, RunFiles
 
 FEWEST = 20  # users that an interval is given for
 UNITS = {"log_loss": " (nats)", "novelty@10": " (bits)"}
-BEYOND = (
-    "coverage",
-    "novelty",
-    "diversity",
-    "tail_fraction",
-    "calibration",
-    "gini",
-    "exposure",
-    "head_share",
-    "mid_share",
-    "tail_share",
-    "cold_share",
-    "cold_users",
-)
 
 
 def headline(run: RunFiles) -> list[str]:
@@ -102,9 +88,7 @@ def _by_cutoff(cells: dict[str, Cell], same: Sequence[str]) -> list[Block]:
         at, means = [c for c, _ in found_at], [cell.mean for _, cell in found_at]
         if all(cell.interval for _, cell in found_at):
             ends = [cell.interval for _, cell in found_at if cell.interval]
-            marks.append(
-                {"kind": "band", "x": at, "low": [e[0] for e in ends], "high": [e[1] for e in ends], "series": k}
-            )
+            marks.append(band(at, [low for low, _ in ends], [high for _, high in ends], k))
         marks.append(line(at, means, label, k))
         rows += [[label, str(c), number(cell.mean), _interval(cell)] for c, cell in found_at]
     table = Table("By cutoff", ["metric", "k", "test", "95% interval"], rows, frozenset({1, 2, 3}))

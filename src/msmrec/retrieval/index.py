@@ -1,6 +1,6 @@
 """Item vectors in FAISS: which items are nearest to these vectors?
 
-    index = ItemIndex(kind="hnsw").build(vectors, catalogue=dataset.fingerprint)
+    index = ItemIndex(kind="hnsw").build(vectors, catalogue=dataset.info["fingerprint"])
     scores, item_ids = index.search(user_vectors, k=30, exclude=seen)
 
 FAISS numbers what it stores 0, 1, 2, ...: a position. Items without a vector have none, so positions are not item

@@ -15,7 +15,8 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from msmrec.artifacts import InputError, write_json
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
 from msmrec.evaluation.run import export_vectors
-from msmrec.models.rec_module import RecModule, unseen_scores
+from msmrec.models.rec_module import RecModule, top_items, unseen_scores
 from msmrec.run_folder import OpenRun
-from msmrec.serving.rank import Histories, Recommender, dataset_histories, of_run, top_items
+from msmrec.serving.rank import Histories, Recommender, dataset_histories, of_run
 
 FORMAT = 1
 CHECKED_USERS, CHECKED_ITEMS, TOLERANCE = 256, 10, 1e-4
@@ -130,28 +131,23 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
     return about
 
 
-class whole_folder:
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `path` when the block ends well.
 
     Raises:
         InputError: `path` is there already.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.temporary = path, path.with_name(f".tmp-{path.name}")
-
-    def __enter__(self) -> Path:
-        if self.path.exists():
-            raise InputError(f"{self.path}: already there; remove it, or give another --out")
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.temporary.mkdir(parents=True)
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+    if path.exists():
+        raise InputError(f"{path}: already there; remove it, or give another --out")
+    temporary = path.with_name(f".tmp-{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _traced(ranking: Ranking, max_seq_len: int) -> torch.export.ExportedProgram:

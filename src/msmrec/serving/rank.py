@@ -14,7 +14,7 @@ from msmrec.columns import GENRES, ITEM_ID, TEST, YEAR
 from msmrec.data.batches import EvalBatch, HistoryLoader
 from msmrec.data.prepare import Dataset
 from msmrec.models.base import exact_products
-from msmrec.models.rec_module import RecModule, unseen_scores
+from msmrec.models.rec_module import RecModule, top_items, unseen_scores
 from msmrec.run_folder import OpenRun
 
 
@@ -119,12 +119,6 @@ class Recommender:
     def genres(self) -> list[str]:
         """All genres of the catalogue, in alphabetical order."""
         return self.items[GENRES].explode().drop_nulls().unique().sort().to_list()
-
-
-def top_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(B, k) best scores and their items, 0 where only -inf is left."""
-    best, top = torch.topk(scores, k)
-    return best, top.masked_fill(best == -torch.inf, 0)
 
 
 def of_run(run: OpenRun) -> Recommender:

@@ -11,7 +11,8 @@ import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import DOC_ID, ITEM_ID
-from msmrec.text.retrieve import TextEncoder, retrieve
+from msmrec.text.encoder import TextEncoder
+from msmrec.text.retrieve import retrieve
 
 TEXT_FIELDS = ("plot", "overview", "text")
 """Fields that hold prose; a document's other fields hold names, dates and lists."""

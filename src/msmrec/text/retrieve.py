@@ -6,13 +6,13 @@ the *other* files (cosine of word TF-IDF over plot, people and places). The last
 file that gives no years. A pair below the threshold is dropped: an item without a document gets none.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from msmrec.text.encoder import TextEncoder
 from msmrec.text.similarity import FloatArray, IntArray, best_of_pairs, blocks, tfidf, top_per_row
 from msmrec.text.titles import Naming, name_document, name_title
 
@@ -23,14 +23,6 @@ _TITLE_CANDIDATES = 64  # Hamlet has 45 documents of exactly that title
 _TEXT_CANDIDATES = 3
 _TEXT_FLOOR = 0.2
 _INEXACT = 0.97  # the most that two titles can score that are not the same
-
-
-class TextEncoder(Protocol):
-    """Anything that turns texts into vectors."""
-
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors (n, D) of n texts."""
-        ...
 
 
 def retrieve(
