@@ -36,7 +36,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from msmrec.columns import RATING, TEST, TRAIN
 from msmrec.ctr.batches import PromptLoader
-from msmrec.ctr.language_model import load, prompt_tokens
+from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.samples import sample_rows
 from msmrec.data.sources.movielens import MovieLens
@@ -65,9 +65,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 class Ours:
     """The click head's batches, forward pass and score, without Lightning around them."""
 
-    def __init__(self, base: str, quantisation: Any, prompts: Prompts, k: int, window: int, batch: int) -> None:
-        made = load(base, TEMPLATE, quantisation, gradient_checkpointing=False, **LORA)  # type: ignore[arg-type]
-        self.decoder: Any = made.decoder.to(DEVICE) if quantisation == "none" else made.decoder
+    def __init__(self, made: LanguageModel, prompts: Prompts, k: int, window: int, batch: int) -> None:
+        self.decoder: Any = made.decoder
         self.states = made.states
         self.answers, self.k, self.window, self.batch = made.answers.to(DEVICE), k, window, batch
         self.tokens = prompt_tokens(made.tokenizer, prompts, 2048)
@@ -76,10 +75,9 @@ class Ours:
 
     def batches(self, rows: np.ndarray, label: np.ndarray, shuffle: bool) -> PromptLoader:
         history = in_time(recent_history(self.tokens.prompts.dataset, rows, self.k, self.window))
-        positions = 1 << 30
         options: dict[str, Any] = {"share": self.window > 1, "device": DEVICE, "shuffle": shuffle}
-        whole = PromptLoader(self.tokens, rows, history, label, tokens_per_batch=positions, **options)
-        positions = int(whole.length.sum() / len(rows) * self.batch)  # about `batch` samples
+        whole = PromptLoader(self.tokens, rows, history, label, tokens_per_batch=1 << 30, **options)
+        positions = int(whole.plan.length.sum() / len(rows) * self.batch)  # about `batch` samples
         return PromptLoader(self.tokens, rows, history, label, tokens_per_batch=positions, **options)
 
     def logits(self, batch: Any) -> Tensor:
@@ -200,7 +198,10 @@ def measure(way: str, args: argparse.Namespace, quantisation: str, base: str, da
             scoring = seconds(lambda: peer.score(to_score), args.repetitions, clock)
         else:
             window = args.window if way == "window" else 1
-            ours = Ours(base, quantisation, prompts, args.k, window, args.batch)
+            made = load(base, TEMPLATE, quantisation, gradient_checkpointing=False, **LORA)  # type: ignore[arg-type]
+            if quantisation == "none":
+                made.decoder.to(DEVICE)
+            ours = Ours(made, prompts, args.k, window, args.batch)
             ours.train(*(column[: args.batch] for column in training))
             trained = seconds(lambda: ours.train(*training), 1, clock)
             logits, label = ours.score(*scored)
@@ -211,26 +212,29 @@ def measure(way: str, args: argparse.Namespace, quantisation: str, base: str, da
     return Measured(trained, scoring, round(float(auc), 4), round(peak))
 
 
-def random_model(shape: str, base: str | None, prompts: Prompts, folder: Path) -> None:
-    """Writes a Llama with random weights and, where no base lends one, a tokenizer of the prompts' words."""
-    if base is not None:
-        transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    else:
-        from tokenizers import ByteLevelBPETokenizer
+def own_tokenizer(prompts: Prompts) -> Any:
+    """A tokenizer of the prompts' words."""
+    from tokenizers import ByteLevelBPETokenizer
 
-        made = ByteLevelBPETokenizer()
-        words = [*prompts.heads, *prompts.entries, *prompts.tails, *["Yes", "No"] * 100]
-        made.train_from_iterator(words, vocab_size=VOCABULARY["tiny"], special_tokens=["<s>"], show_progress=False)
-        made.save(str(folder / "tokenizer.json"))
-        transformers.PreTrainedTokenizerFast(
-            tokenizer_file=str(folder / "tokenizer.json"), bos_token="<s>", pad_token="<s>"
-        ).save_pretrained(folder)
+    made = ByteLevelBPETokenizer()
+    words = [*prompts.heads, *prompts.entries, *prompts.tails, *["Yes", "No"] * 100]
+    made.train_from_iterator(words, vocab_size=VOCABULARY["tiny"], special_tokens=["<s>"], show_progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(f"{folder}/tokenizer.json")
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_file=f"{folder}/tokenizer.json", bos_token="<s>", pad_token="<s>"
+        )
+
+
+def random_llama(shape: str, device: torch.device) -> Any:
+    """A Llama with random weights in bfloat16."""
     config = transformers.LlamaConfig(vocab_size=VOCABULARY[shape], max_position_embeddings=8192, **SHAPES[shape])
     torch.manual_seed(0)  # the same in the process of the Trainer
     torch.set_default_dtype(torch.bfloat16)
-    with DEVICE:
-        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    with device:
+        made = transformers.LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
+    return made
 
 
 def main() -> None:
@@ -256,7 +260,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = args.base
         if random:
-            random_model(args.shape, args.base, Prompts(dataset, TEMPLATE, 3.0), Path(folder))
+            lent = transformers.AutoTokenizer.from_pretrained(args.base) if args.base else None
+            (lent or own_tokenizer(Prompts(dataset, TEMPLATE, 3.0))).save_pretrained(folder)
+            random_llama(args.shape, DEVICE).save_pretrained(folder)
             base = folder
         for way in args.ways:
             kinds = [{"none": "bf16"}.get(quantisation, quantisation) for quantisation in args.quantisation]
