@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import spearmanr
 
 from msmrec.analysis import drift, groups
 from msmrec.analysis.gate import Gate
@@ -124,6 +125,16 @@ def test_items_of_a_drift_stand_out_against_the_trend(tiny: Dataset) -> None:
     assert sound["item_id"].to_list() == [4]
 
 
+def test_users_without_a_half_turn_nowhere(tiny: Dataset) -> None:
+    """Twenty users rise, the last one most; of twenty others nothing is known, who stand between rising and falling."""
+    halves = np.zeros((2, 40, 2))
+    halves[:, :20] = two(np.full(20, 0.3)), two(0.31 + np.arange(20) / 100)
+    histories = [[3, 4, 1, 2]] * 2 + [[1, 2, 3, 4]] * 18 + [[5]] * 20
+    table = drift.drift_items(gate_of(histories, two(np.full(40, 0.5)), halves), tiny, top=2)
+    first = table.filter(pl.col("modality") == "plot", pl.col("half") == "first")
+    assert first["item_id"].to_list() == [3, 4]  # of the two who rise least
+
+
 def test_leanings_are_relative_to_the_mean_user(tiny: Dataset) -> None:
     weights = two(np.array([0.1, 0.2, 0.6]))
     halves = np.stack([weights, weights + np.array([0.05, -0.05])])
@@ -177,3 +188,15 @@ def test_rank_correlations_by_hand() -> None:
     assert found["b"] == pytest.approx(-0.5)  # ranks 1, 3, 2 of users 3, 2, 1 against 3, 2, 1
     # inside users: 1 agrees (a over b), 2 does not, 3 agrees
     assert within_user_correlation(learned, planted) == pytest.approx(1 / 3)
+
+
+def test_equal_weights_share_a_rank() -> None:
+    names, rng = ["a", "b", "c", "d"], np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(4), (2, 30))
+    weights[weights < 0.2] = 0  # as a gate with top_k leaves it
+    weights[0, 0] = 0.25  # nothing to order
+    rows = [(user, name, weights[1, user, k]) for user in range(30) for k, name in enumerate(names)]
+    planted = pl.DataFrame(rows, ["raw_user_id", "modality", "mean"], orient="row")
+    learned = pl.DataFrame({"raw_user_id": np.arange(30)} | {name: weights[0, :, k] for k, name in enumerate(names)})
+    expected = [spearmanr(a, b).statistic for a, b in zip(weights[0, 1:], weights[1, 1:], strict=True)]
+    assert within_user_correlation(learned, planted) == pytest.approx(np.mean(expected))

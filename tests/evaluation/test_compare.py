@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,40 @@ def test_a_metric_that_few_users_have_gets_no_interval_of_nothing(tmp_path: Path
     cold, hits = rows[1].cells
     assert cold and cold.mean == 0 and cold.interval is None and cold.p is None
     assert hits and hits.interval is not None and hits.p is not None
+
+
+def test_seeds_that_leave_out_other_users_are_averaged_as_the_table_does(tmp_path: Path) -> None:
+    """The mean of the seeds' means, not of all their users: the first is defined for 10 users, the second for 190."""
+    hits = random_hits(0.5, 0)
+    for seed, defined, value in ((0, 10, 1.0), (1, 190, 0.0)):
+        run = write_run(tmp_path / f"seed={seed}", hits)
+        there = pl.Series("diversity@10", [*[value] * defined, *[None] * (200 - defined)], dtype=pl.Float64)
+        pl.read_parquet(run / "per_user.parquet").with_columns(there).write_parquet(run / "per_user.parquet")
+        record = json.loads((run / "metrics.json").read_text())
+        record["test"]["diversity@10"] = value
+        (run / "metrics.json").write_text(json.dumps(record))
+    (cell,) = small(tmp_path, metrics=["diversity@10"]).rows[0].cells
+    assert cell and cell.mean == 0.5 and cell.interval == pytest.approx((0.5, 0.5))
+
+
+def test_what_is_undefined_is_neither_best_nor_compared_with(tmp_path: Path) -> None:
+    hits = {"a": random_hits(0.3, 0), "b": random_hits(0.3, 0), "c": random_hits(0.7, 1)}
+    for name, of in hits.items():
+        run = write_run(tmp_path / name, of, name)
+        if name == "a":
+            pl.read_parquet(run / "per_user.parquet").with_columns(
+                pl.lit(None, pl.Float64).alias("hit_rate@10")
+            ).write_parquet(run / "per_user.parquet")
+            record = json.loads((run / "metrics.json").read_text())
+            record["test"]["hit_rate@10"] = math.nan
+            (run / "metrics.json").write_text(json.dumps(record))
+    undefined, low, high = (row.cells[0] for row in small(tmp_path, metrics=["hit_rate@10"]).rows)
+    assert undefined and math.isnan(undefined.mean) and not undefined.best and undefined.interval is None
+    assert low and high and high.best and not low.best and not low.near_best
+    record["test"]["hit_rate@10"] = 0.3  # what its results by user do not say
+    (tmp_path / "a" / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"its per-user results give hit_rate@10 nan, its metrics.json 0\.3000"):
+        small(tmp_path, metrics=["hit_rate@10"])
 
 
 def test_what_is_better_smaller_and_what_is_neither(tmp_path: Path) -> None:

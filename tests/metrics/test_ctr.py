@@ -1,11 +1,14 @@
 """Click metrics against scikit-learn and tables worked by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 from msmrec.metrics.ctr import best_threshold, ctr_metrics, user_auc
+from msmrec.models.click import ClickModule
 
 
 def test_by_hand() -> None:
@@ -27,6 +30,13 @@ def test_without_a_user_who_has_both_labels_there_is_no_user_auc() -> None:
     assert "user_auc" not in ctr_metrics(
         probs, label, user_auc(probs, label, torch.tensor([1, 2, 3])), torch.tensor(0.5)
     )
+
+
+@pytest.mark.parametrize("click", [0.0, 1.0])
+def test_without_both_labels_there_is_no_auc(click: float) -> None:
+    probs, label = torch.tensor([0.9, 0.2]), torch.full((2,), click)
+    metrics = ctr_metrics(probs, label, user_auc(probs, label, torch.tensor([1, 1])), torch.tensor(0.5))
+    assert math.isnan(metrics["auc"]) and metrics["accuracy"] == 0.5
 
 
 def test_against_scikit_learn() -> None:
@@ -55,3 +65,10 @@ def test_threshold_is_the_best_one() -> None:
     assert float(((probs > threshold) == (label > 0.5)).double().mean()) == pytest.approx(max(accuracy))
     assert best_threshold(torch.full((4,), 0.3), torch.ones(4)) < 0.3  # all clicks
     assert best_threshold(torch.full((4,), 0.3), torch.zeros(4)) > 0.3
+    assert best_threshold(torch.tensor([0.0, 0.0, 1.0]), torch.ones(3)) < 0  # all clicks, those of probability 0 too
+    sure = 1 - 1e-9 * torch.rand(200, generator=generator, dtype=torch.float64)  # float32 takes them all for 1
+    label = (torch.arange(200) >= 100).float()
+    threshold = best_threshold(sure.sort().values, label)
+    module = ClickModule()
+    module.threshold.copy_(threshold)
+    assert module.threshold.item() == threshold.item() < sure.max()

@@ -37,6 +37,12 @@ def test_alignment_metrics_by_hand() -> None:
     assert metrics["recall@1"] == 0.5 and metrics["recall@10"] == 1.0
     assert metrics["alignment"] == pytest.approx((0 + 2) / 2)
     assert metrics["uniformity"] == pytest.approx(-4.0)  # one pair at squared distance 2
+    for text, collaborative in (
+        (torch.randn(40, 5), torch.ones(40, 5)),
+        (torch.full((20, 4), torch.nan), torch.eye(20, 4)),
+    ):
+        metrics = alignment_metrics(text, collaborative, torch.arange(5))
+        assert metrics["recall@1"] == metrics["recall@10"] == 0  # ties are no hits, NaN is none
 
 
 @pytest.mark.parametrize("kind", ["mlp", "attention"])

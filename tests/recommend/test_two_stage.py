@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
 from tests.tiny_configs import TINY_DATA, YearFeatures
 
@@ -16,6 +17,8 @@ from msmrec.artifacts import InputError
 from msmrec.cli import train
 from msmrec.data.prepare import Dataset
 from msmrec.finished import evaluate
+from msmrec.metrics.beyond_accuracy import Catalogue
+from msmrec.recommend.list_metrics import Targets, list_metrics
 from msmrec.recommend.rerank import Reranked, Reranker
 from msmrec.recommend.two_stage import TwoStage, Variant
 
@@ -161,3 +164,16 @@ def test_mistakes_are_one_line(args: list[str]) -> None:
             TwoStage(year, variants)
     with pytest.raises(InputError, match=r"variants\.average"):  # from the command line too
         train([*args, "--model.init_args.variants.average.candidates=5"])
+
+
+def test_a_cutoff_beyond_the_catalogue_finds_nothing_that_is_not_there() -> None:
+    users, target = np.array([1]), 3
+    targets = Targets(users, users * 9 + target, torch.tensor([1]), torch.tensor([0]))
+    catalogue = Catalogue(torch.ones(9), torch.zeros(9, dtype=torch.long), torch.ones(9, 1))
+    lists = np.array([[1, 2, 4] + [0] * 47])
+    of_users, _ = list_metrics(lists, lists, targets, catalogue, torch.ones(1, 1), (5, 10, 20))
+    assert {float(of_users[f"{name}@{k}"]) for name in ("hit_rate", "recall", "ndcg", "mrr") for k in (5, 10, 20)} == {
+        0
+    }
+    found, _ = list_metrics(np.where(lists == 4, target, lists), lists, targets, catalogue, torch.ones(1, 1), (5, 10))
+    assert found["mrr@10"] == found["mrr@5"] == pytest.approx(1 / 3)

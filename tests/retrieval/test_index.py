@@ -377,3 +377,18 @@ def test_where_the_index_finds_nothing_nothing_is_hit(tiny_clicks: Dataset) -> N
     model = SimpleNamespace(retriever=SimpleNamespace(spaces=[vectors], k=5))
     data: Any = SimpleNamespace(dataset=tiny_clicks)
     assert RetrievalCallback(index=ItemIndex())._hit(model, data, rows) == 0
+
+
+def test_a_hit_is_among_the_k_nearest_others(tiny_clicks: Dataset) -> None:
+    rng, rows, k = np.random.default_rng(0), sample_rows(tiny_clicks, VAL)[:50], 3
+    vectors = rng.standard_normal((tiny_clicks.num_items + 1, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    model = SimpleNamespace(retriever=SimpleNamespace(spaces=[vectors], k=k))
+    data: Any = SimpleNamespace(dataset=tiny_clicks)
+    hits = []
+    for row in rows:
+        target, start = tiny_clicks.item_id[row], tiny_clicks.offsets[tiny_clicks.user_id[row]]
+        nearest = [i for i in np.argsort(-(vectors @ vectors[target])) if i not in (0, target)][:k]
+        hits.append(bool(set(nearest) & set(tiny_clicks.item_id[start:row].tolist())))
+    assert 0 < np.mean(hits) < 1
+    assert RetrievalCallback(index=ItemIndex())._hit(model, data, rows) == pytest.approx(np.mean(hits))

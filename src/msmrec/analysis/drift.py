@@ -61,10 +61,11 @@ def drift_items(gate: Gate, dataset: Dataset, top: int = 10) -> pl.DataFrame:
     in_second, owner = gate.in_second, gate.owner
     everyone = _by_half(gate.item_id, in_second, dataset.num_items)
     trend = everyone / np.maximum(everyone.sum(0), 1)
-    few = max(1, round(TURNED * int(both.sum())))
+    asked = np.flatnonzero(both)
+    few = max(1, round(TURNED * len(asked)))
     parts = []
     for k, name in enumerate(gate.names):
-        order = np.argsort(np.where(both, change[:, k], 0), kind="stable")
+        order = asked[np.argsort(change[asked, k], kind="stable")]
         for half, turned in enumerate((order[:few], order[::-1][:few])):
             theirs = np.isin(owner, turned)
             counts = _by_half(gate.item_id[theirs], in_second[theirs], dataset.num_items)

@@ -25,13 +25,19 @@ def rank_correlations(learned: pl.DataFrame, planted: pl.DataFrame) -> dict[str,
 
 
 def within_user_correlation(learned: pl.DataFrame, planted: pl.DataFrame) -> float:
-    """Mean over users of the rank correlation, over modalities, of learned and planted weights."""
+    """Mean over users of the rank correlation, over modalities, of learned and planted weights.
+
+    Equal weights share the mean of their ranks; a user whose weights are all equal has no correlation.
+    """
+    from scipy.stats import rankdata
+
     wide = planted.pivot(MODALITY, index=RAW_USER_ID, values="mean")
     names = [name for name in wide.columns if name != RAW_USER_ID]
     both = learned.join(wide, on=RAW_USER_ID, suffix="_planted")
     a, b = (both.select(f"{name}{suffix}" for name in names).to_numpy() for suffix in ("", "_planted"))
-    a, b = (np.argsort(np.argsort(x, 1), 1) - (len(names) - 1) / 2 for x in (a, b))
-    return float(((a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))).mean())
+    a, b = (rankdata(x, axis=1) - (len(names) + 1) / 2 for x in (a, b))
+    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    return float(((a * b).sum(1)[size > 0] / size[size > 0]).mean())
 
 
 def found_groups(leanings: pl.DataFrame, planted: pl.DataFrame, clear: float = CLEAR) -> tuple[int, float]:

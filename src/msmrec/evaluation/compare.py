@@ -167,7 +167,7 @@ def _infer(table: Comparison, groups: Sequence[Group], resamples: int, seed: int
         whole = made.at(np.ones((1, len(everyone[0].users))))[0]
         for k, value in zip(rows, whole, strict=True):
             cell = table.rows[k].cells[column]
-            if cell and abs(value - cell.mean) > 1e-4 * max(1, abs(cell.mean)):
+            if cell and not np.isclose(value, cell.mean, rtol=1e-4, atol=1e-4, equal_nan=True):
                 raise InputError(
                     f"{groups[k].runs[0].folder}: its per-user results give {metric} {value:.4f}, its metrics.json"
                     f" {cell.mean:.4f}, on average over {len(groups[k].runs)} seeds; one of the files is not the test's"
@@ -209,7 +209,7 @@ def _mark_best(table: Comparison, draws: dict[tuple[int, int], Array]) -> int:
     """Marks each metric's best row and those not shown to differ from it; returns the number of tests."""
     keys = []
     for column, metric in enumerate(table.metrics):
-        cells = {k: cell for k, row in enumerate(table.rows) if (cell := row.cells[column])}
+        cells = {k: cell for k, row in enumerate(table.rows) if (cell := row.cells[column]) and not np.isnan(cell.mean)}
         name = metric.partition("@")[0]
         if len(cells) < 2 or name in NEITHER or name.endswith("_undefined"):
             continue

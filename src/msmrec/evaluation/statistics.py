@@ -32,12 +32,16 @@ class Means:
     """(U, C)"""
     denominator: Array
     """(U, C): 1 for a mean over users, a user's samples for a mean over samples"""
+    columns: Sequence[int] | None = None
+    """how many columns each run has, if not one: seeds, whose metrics are averaged"""
 
     def at(self, weights: Array) -> Array:
-        """(R, U) -> (R, C), NaN where nobody is drawn who has the metric."""
+        """(R, U) -> (R, runs), NaN where nobody is drawn who has the metric."""
         with np.errstate(invalid="ignore"):
             ratio: Array = (weights @ self.numerator) / (weights @ self.denominator)
-        return ratio
+        if self.columns is None:
+            return ratio
+        return np.stack([run.mean(1) for run in np.split(ratio, np.cumsum(self.columns)[:-1], axis=1)], 1)
 
 
 @dataclass(frozen=True)

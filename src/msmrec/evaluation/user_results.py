@@ -73,15 +73,20 @@ class UserResults:
 
 
 def statistic(metric: str, rows: Sequence[Sequence[UserResults]]) -> Statistic:
-    """The metric of each row as a function of the users' weights, its seeds averaged user by user."""
+    """The metric of each row as a function of the users' weights, on average over its seeds."""
     if metric == "auc":
         table = rows[0][0].table
         clicks = table["clicks"].to_numpy().astype(np.float64)
         pairs = [np.asarray(np.mean([seed.pairs() for seed in seeds], axis=0)) for seeds in rows]
         return Auc(pairs, clicks, table["samples"].to_numpy() - clicks)
-    parts = [[seed.sums(metric) for seed in seeds] for seeds in rows]
-    mean = [[np.mean([part[side] for part in seeds], axis=0) for seeds in parts] for side in (0, 1)]
-    return Means(np.stack(mean[0], 1), np.stack(mean[1], 1))
+    parts = []
+    for seeds in rows:
+        sums = [seed.sums(metric) for seed in seeds]
+        if all(np.array_equal(sums[0][1], denominator) for _, denominator in sums):  # seeds average user by user
+            sums = [(np.mean([numerator for numerator, _ in sums], axis=0), sums[0][1])]
+        parts.append(sums)
+    numerator, denominator = (np.stack([one[side] for sums in parts for one in sums], 1) for side in (0, 1))
+    return Means(numerator, denominator, [len(sums) for sums in parts])
 
 
 def refuse_different_users(results: Sequence[UserResults]) -> None:

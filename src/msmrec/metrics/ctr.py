@@ -1,5 +1,6 @@
 """Metrics of click probabilities: AUC, log loss, accuracy, AUC inside users, calibration; on the device."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,8 @@ def best_threshold(probs: Tensor, label: Tensor) -> Tensor:
     possible = torch.ones_like(right, dtype=torch.bool)
     possible[1:-1] = value[1:] != value[:-1]
     cut = right.masked_fill(~possible, -1).argmax()
-    edges = torch.cat([value.new_zeros(1), (value[1:] + value[:-1]) / 2, value.new_ones(1)])
+    # Below all of them all are clicks, those of probability 0 too.
+    edges = torch.cat([value.new_full((1,), -1.0), value[:-1] + (value[1:] - value[:-1]) / 2, value.new_ones(1)])
     return edges[cut]
 
 
@@ -66,14 +68,15 @@ def ctr_metrics(probs: Tensor, label: Tensor, per_user: UserAuc, threshold: Tens
         threshold: (), fitted on validation, for `accuracy_calibrated`.
 
     Returns:
-        auc, log_loss (nats), accuracy (at 0.5), accuracy_calibrated, ece (expected calibration error over 15 bins),
-        click_rate, and user_auc (mean over users who have both labels, weighted by their samples) where there are any.
+        auc (NaN where all are clicks or none), log_loss (nats), accuracy (at 0.5), accuracy_calibrated, ece (expected
+        calibration error over 15 bins), click_rate, and user_auc (mean over users who have both labels, weighted by
+        their samples) where there are any.
     """
     clicked = label > 0.5
     valid = ~per_user.auc.isnan()
     weight = per_user.samples[valid].double()
     metrics = {
-        "auc": float(binary_auroc(probs, clicked.long())),
+        "auc": float(binary_auroc(probs, clicked.long())) if 0 < int(clicked.sum()) < len(clicked) else math.nan,
         "log_loss": float(F.binary_cross_entropy(probs.double().clamp(1e-15, 1 - 1e-15), clicked.double())),
         "accuracy": float(((probs > 0.5) == clicked).double().mean()),
         "accuracy_calibrated": float(((probs > threshold) == clicked).double().mean()),

@@ -35,7 +35,7 @@ class ClickModule(Module):
     def __init__(self, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.predictions: dict[str, Tensor] = {}  # of the last evaluation: (S,) user_id, item_id, label, prob
-        self.register_buffer("threshold", torch.tensor(0.5))
+        self.register_buffer("threshold", torch.tensor(0.5, dtype=torch.float64))  # as the probabilities
 
     @abstractmethod
     def logits(self, batch: Any) -> Tensor:

@@ -201,7 +201,7 @@ def alignment_metrics(text: Tensor, collaborative: Tensor, item: Tensor) -> dict
     """
     left, right = F.normalize(text[item], dim=-1), F.normalize(collaborative, dim=-1)
     cosine = left @ right.T
-    rank = (cosine > cosine.gather(1, item[:, None])).sum(1)
+    rank = (~(cosine < cosine.gather(1, item[:, None]))).sum(1) - 1  # equally near ones, and NaN, stand before it
     own = right[item]
     return {
         "recall@1": float((rank < 1).float().mean()),

@@ -11,6 +11,8 @@ from msmrec.data.prepare import Dataset
 from msmrec.metrics.beyond_accuracy import TIERS, Catalogue, list_measures
 from msmrec.metrics.ranking import cold_metrics, ranking_metrics
 
+NOWHERE = 2**31 - 1  # place of what is not in a list: below no cutoff, however few items there are
+
 
 class Targets(NamedTuple):
     """What the lists of some users should hold."""
@@ -32,7 +34,7 @@ def targets_of(dataset: Dataset, users: np.ndarray, split: int, tier: np.ndarray
 
 
 def hit_ranks(lists: np.ndarray, targets: Targets, num_items: int, tier: np.ndarray | None = None) -> Tensor:
-    """(B, K) the place (from 0) of every hit, num_items where there is none; with `tier`, only of hits on cold items.
+    """(B, K) the place (from 0) of every hit, NOWHERE where there is none; with `tier`, only of hits on cold items.
 
     Args:
         lists: (B, K) item ids of the targets' users, best first, 0 pads.
@@ -40,7 +42,7 @@ def hit_ranks(lists: np.ndarray, targets: Targets, num_items: int, tier: np.ndar
     hit = np.isin(targets.users[:, None].astype(np.int64) * (num_items + 1) + lists, targets.code) & (lists > 0)
     if tier is not None:
         hit &= tier[lists] == TIERS.index("cold")
-    return torch.from_numpy(np.where(hit, np.arange(lists.shape[1]), num_items))
+    return torch.from_numpy(np.where(hit, np.arange(lists.shape[1]), NOWHERE))
 
 
 def list_metrics(
@@ -64,7 +66,7 @@ def list_metrics(
     num_items, tier = len(catalogue.popularity) - 1, catalogue.tier.numpy()
     ranks = hit_ranks(lists, targets, num_items)
     per_user = ranking_metrics(ranks, targets.amount, cutoffs)
-    per_user[f"retrieval_recall@{lists.shape[1]}"] = (ranks < num_items).sum(1) / targets.amount
+    per_user[f"retrieval_recall@{lists.shape[1]}"] = (ranks < NOWHERE).sum(1) / targets.amount
     means = {name: float(value.double().mean()) for name, value in per_user.items()}
     of_lists, overall = list_measures(torch.from_numpy(lists[:, :k].astype(np.int64)), catalogue, taste)
     cold_ranks = hit_ranks(lists, targets, num_items, tier), hit_ranks(cold_lists, targets, num_items)

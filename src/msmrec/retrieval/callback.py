@@ -156,7 +156,9 @@ class RetrievalCallback(Callback):
         vectors, dataset = pl_module.retriever.spaces[0], data.dataset
         self.index.build(vectors, catalogue=dataset.info["fingerprint"])
         target = dataset.item_id[rows]
-        _, near = self.index.search(vectors[target], pl_module.retriever.k, exclude=None)
+        k = pl_module.retriever.k
+        _, near = self.index.search(vectors[target], k + 1)  # the target itself is among them
+        near = np.take_along_axis(near, np.argsort(near == target[:, None], axis=1, kind="stable")[:, :k], 1)
         # Pairs (user, item) rated before the sample, looked up in one sorted list: code -> first row.
         wide = dataset.num_items + 1
         code = dataset.user_id.astype(np.int64) * wide + dataset.item_id
