@@ -2,14 +2,15 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
+from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from tests.tiny_configs import TINY_DATA
 
 from msmrec.arguments import CONFIGS, find_config, overrides
@@ -209,7 +210,12 @@ def test_a_suite_runs_as_an_array(tmp_path: Path) -> None:
             assert given == [*line.args, *place]
 
 
-def test_configs_laid_over_others_are_yaml(tmp_path: Path) -> None:
-    for folder in ("clicks", "history", "llama", "visualrec"):
-        for path in (CONFIGS / folder).glob("*.yaml"):
-            assert set(yaml.safe_load(path.read_text())) <= {"model", "data", "trainer", "early_stopping"}, path
+def test_the_command_that_a_layer_names_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    """Configs that are laid over others say in their head over which; each key of theirs is one there."""
+    for path in CONFIGS.glob("*/*.yaml"):
+        head = "\n".join(line[1:].strip() for line in takewhile(lambda line: line[:1] == "#", path.open()))
+        for command in re.findall(r"^python train\.py (.*)$", head.replace("\\\n", " "), re.MULTILINE):
+            with pytest.raises(SystemExit) as status:
+                train([*shlex.split(command), "--print_config"])
+            assert status.value.code in (0, None), path
+        capsys.readouterr()

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from msmrec.data.batches import EvalLoader, TrainLoader
 from msmrec.data.prepare import Dataset
@@ -201,3 +203,15 @@ def test_golden_losses(name: str, golden: float, tiny: Dataset, tiny_root: Path,
             optimizer.step()
             losses.append(loss.item())
     assert losses[-1] == pytest.approx(golden, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.cuda.amp.GradScaler:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*GradScaler is enabled, but CUDA is not available")
+def test_float16_gradients_can_be_clipped() -> None:
+    """Lightning does not clip scaled gradients beside a fused optimiser: on a GPU the first step failed."""
+    model = sasrec()
+    model._trainer = SimpleNamespace(precision="16-mixed", estimated_stepping_batches=10)  # type: ignore[assignment]
+    optimizer = model.configure_optimizers()["optimizer"]
+    model.item_embedding.weight.grad = torch.ones_like(model.item_embedding.weight)
+    MixedPrecision("16-mixed", "cuda").clip_gradients(optimizer, 1.0)
+    assert model.item_embedding.weight.grad.norm().item() == pytest.approx(1, rel=1e-4)

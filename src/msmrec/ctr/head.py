@@ -39,7 +39,8 @@ class LlamaCTR(ClickModule):
         train_samples: samples of an epoch, drawn from the training part.
         resample: draw others each epoch.
         val_samples: validate on as many, spread evenly over the part; None for all. The test is always on all.
-        augment: the paper's mixed training: every sample twice, its history by rank and in time.
+        augment: the paper's mixed training: every sample twice, its history by rank and in time (once where these are
+            the same). ReLLa's own mixes the latest ratings with the retrieved ones, which this does not.
         tokens_per_batch: positions of a training batch.
         quantisation: of the frozen weights: none, 8bit or 4bit.
         lora_rank: of the adapters; 0 trains nothing of the language model.
@@ -199,8 +200,11 @@ class LlamaCTR(ClickModule):
         history = arrange(chosen)
         if self.augment:
             other = arrange(chosen, "rank" if self.retriever.order == "time" else "time")
-            rows, history = np.concatenate([rows, rows]), np.concatenate([history, other])
-        return self._prompt_loader(data, rows, history, self.tokens_per_batch, shuffle=True)
+            if not np.array_equal(history, other):  # the latest ratings have one order
+                rows, history = np.concatenate([rows, rows]), np.concatenate([history, other])
+        loader = self._prompt_loader(data, rows, history, self.tokens_per_batch, shuffle=True)
+        self._samples_a_batch = len(rows) / len(loader.plan.size)
+        return loader
 
     def eval_loader(self, data: RecDataModule, split: int) -> PromptLoader:
         """Prompts of all samples of the part, or of some for validation."""
@@ -253,11 +257,16 @@ class LlamaCTR(ClickModule):
             raise InputError("model.lora_rank is 0 and nothing else is trained: set trainer.max_epochs to 0")
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:  # type: ignore[override]
-        """Cross-entropy of the answer, and InfoNCE where a projector is trained along."""
+        """Cross-entropy of the answer, and InfoNCE where a projector is trained along.
+
+        A batch holds so many positions, hence more short prompts than long ones. Its sum is divided by the mean number
+        of samples a batch, so that all count alike, over steps, accumulated batches and processes.
+        """
         aligned = self.aligned_vectors()
         logits = self._logits(batch, aligned if self.uses_soft else None)
-        loss = F.binary_cross_entropy_with_logits(logits, batch.label)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
+        each = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
+        self.log("train/loss", each.mean(), prog_bar=True, batch_size=len(batch.label))
+        loss = each.sum() / self._samples_a_batch
         if self.joint is not None and aligned is not None:
             both = self.joint.both
             alignment = self.joint.loss(aligned[both], both, both)

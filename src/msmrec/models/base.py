@@ -164,7 +164,7 @@ class Module(L.LightningModule):
         optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=self.lr,
-            fused=True,
+            fused=self.trainer.precision != "16-mixed",  # whose scaled gradients Lightning does not clip beside it
         )
         # A run without an end (max_epochs=-1) has no length to bend a schedule over.
         total = float("inf") if self.schedule == "constant" else float(self.trainer.estimated_stepping_batches)

@@ -45,7 +45,8 @@ class DIN(FieldModel):
     """Deep interest network (Zhou et al. 2018): logit = MLP([x_0, sum_j a(k_j, q) k_j]).
 
     q is the target item's vector, k_j the sum of the vectors of the history's j-th item, of its rating, and of how many
-    ratings ago it was: what was rated just before says more than the same rating long ago.
+    ratings ago it was: what was rated just before says more than the same rating long ago. Activations are PReLU in
+    the unit and ReLU behind it; the paper's Dice and its mini-batch aware regularisation are not offered.
 
     Args:
         max_history: latest ratings that are attended to.

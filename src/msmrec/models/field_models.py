@@ -225,7 +225,8 @@ class FieldAttention(nn.Module):
 
 
 class AutoInt(FieldModel):
-    """AutoInt (Song et al. 2019): logit = <w, layers of attention over e_1 .. e_F> + b, and with `hidden` + MLP(x_0).
+    """AutoInt (Song et al. 2019): logit = <w, layers of attention over e_1 .. e_F> + b, and with `hidden` (the
+    default: the paper's AutoInt+) + MLP(x_0).
 
     Args:
         attention_layers: interacting layers.

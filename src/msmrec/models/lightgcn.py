@@ -134,7 +134,7 @@ class _SharedLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
         grad_q, grad_k = torch.empty_like(queries), torch.zeros_like(keys)
-        total = torch.zeros((), device=queries.device)
+        total = queries.new_zeros(())
         chunk = max(1, (2**20 if queries.device.type == "cpu" else 2**28) // len(keys))  # what fits a cache
         split = (torch.split(x, chunk) for x in (queries, weight[:, None], grad_q))
         for q, w, out in zip(*split, strict=True):
@@ -185,7 +185,8 @@ class LightGCN(RecModule):
         num_negatives: items that an edge is compared with: bpr draws them for each edge (None: one), never an item
             that the user has an edge to; softmax draws them for every 128 edges (None: all items).
         temperature: None scores by inner product; a number scores by cosine over this temperature.
-        l2: times the squared length of the batch's own vectors (before propagation), divided by its edges.
+        l2: times the squared length of the batch's own vectors (before propagation), divided by its edges, as in
+            torch_geometric; the paper's code halves it.
         edges_above: only ratings above it are edges, of the graph and of the loss; None for all.
         leak: edges of the validation and test parts too, each user's last left out, as RALLRec's published code has
             them: for comparison with such results only.

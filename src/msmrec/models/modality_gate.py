@@ -37,6 +37,7 @@ class ModalityGate(nn.Module):
             "modality", each modality's mean of its own vectors so far: how far do the user's choices agree in it?
         compatibility: inner (the paper's product; the profile is mapped to E first where it is wider), bilinear (a
             matrix for each modality), mlp (of both, concatenated), attention (a query and keys, shared by modalities).
+            To each score comes a learned prior of the modality, and products are divided by sqrt(E); eq. 4 has neither.
         top_k: keep the k largest weights and renormalise (the paper's section 7.1); None keeps all.
         modality_dropout: chance that a modality is hidden from a sequence in training.
     """

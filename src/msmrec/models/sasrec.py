@@ -1,7 +1,9 @@
 """SASRec (Kang and McAuley 2018) as a LightningModule.
 
 What differs from the paper: a choice of losses (the softmax over the whole catalogue is the largest single gain known
-on MovieLens), pre-norm blocks with GELU, and cosine scores with a temperature as an option.
+on MovieLens), cosine scores with a temperature as an option, and pre-norm blocks with GELU, whose keys and values are
+normed as the queries are. Item vectors are not multiplied by sqrt(D), dropout is on the input and after each half of a
+block only, and negatives of BCE may be items of the user (losses.py).
 """
 
 import torch

@@ -97,5 +97,5 @@ class Retriever:
         return group
 
     def arrange(self, chosen: np.ndarray, order: Literal["time", "rank"] | None = None) -> np.ndarray:
-        """(S, K) the same rows in the order of the prompt; -1 in front."""
+        """(S, K) the same rows in the order of the prompt; -1 in front. By rank the best is last, by the question."""
         return in_time(chosen) if (order or self.order) == "time" else np.ascontiguousarray(chosen[:, ::-1])
