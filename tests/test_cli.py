@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from tests.tiny_configs import tiny_config
 
@@ -19,6 +20,7 @@ from msmrec.artifacts import InputError
 from msmrec.cli import build, train
 from msmrec.finished import evaluate
 from msmrec.learned_fusion import train_fusion
+from msmrec.models.sasrec import SASRec
 from msmrec.run_folder import differs
 
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")
@@ -156,6 +158,10 @@ def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
         "take bf16-mixed": [*sasrec, "--trainer.precision=bf16-true"],
         "temperature 0": [*sasrec, "--model.init_args.temperature=0"],
         "cutoffs": [*sasrec, "--model.init_args.cutoffs=[]"],
+        "dropout 3": [*sasrec, "--model.init_args.dropout=3"],
+        "lr -1": [*sasrec, "--model.init_args.lr=-1"],
+        "lr None": [*sasrec, "--model.init_args.lr=null"],
+        "MPS": [*sasrec, "--trainer.accelerator=mps"],
         "embedding_dim 0 must": [*sasrec, "--model.init_args.embedding_dim=0"],
         "num_heads 0": [*sasrec, "--model.init_args.num_heads=0"],
         "data.max_seq_len 0": [*sasrec, "--data.max_seq_len=0"],
@@ -166,6 +172,24 @@ def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
             train(args)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "a").exists()
+
+
+def test_the_metric_that_chooses_the_checkpoint_is_among_the_cutoffs(tiny_args: list[str], tmp_path: Path) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--trainer.max_epochs=1"]
+    run = train([*args, "--model.init_args.cutoffs=[7,5]", "--run_dir", str(tmp_path)])
+    tested = json.loads((run / "metrics.json").read_text())["test"]
+    assert {f"ndcg@{k}" for k in (5, 7, 10)} == {name for name in tested if name.startswith("ndcg")}
+    vectors = load_file(run / "item_embeddings.safetensors")["item_embeddings"]
+    sizes = {"num_items": len(vectors) - 1, "embedding_dim": vectors.shape[1], "max_seq_len": 200}
+    model = SASRec.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=False, **sizes)
+    torch.testing.assert_close(F.normalize(model.item_embedding.weight.detach()), vectors)
+
+
+@pytest.mark.parametrize("above", [0, 9])
+def test_labels_that_are_all_the_same_are_refused(above: int, tiny_args: list[str], tmp_path: Path) -> None:
+    args = ["--config", "din_ml1m.yaml", *for_model("din_ml1m.yaml", tiny_args), "--trainer.max_epochs=1"]
+    with pytest.raises(InputError, match=rf"data.label_above {above}: all [\d,]+ training samples are (clicks|none)"):
+        train([*args, f"--data.label_above={above}", "--run_dir", str(tmp_path)])
 
 
 def test_a_metric_that_nobody_logs_and_a_diverged_training_are_one_line(

@@ -47,6 +47,16 @@ SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
             " TransformersEncoder",
         ),
         (MSMREC, ["--model.init_args.text.knowlege", "[x]"], "model.text: ItemText has no knowlege; did you mean"),
+        (
+            SASREC,
+            ["--model", "mine.model.GRU"],
+            "model: mine.model cannot be imported; a class of your own is named by",
+        ),
+        (SASREC, ["--model", "msmrec.models.sasrec.SASRecc"], "model: msmrec.models.sasrec has no SASRecc; a class of"),
+        (SASREC, ["--model", "torch.nn.Linear"], "model: torch.nn.Linear is no Module"),
+        (SASREC, ["--trainer.precision", "fp16"], "trainer.precision: fp16 is none of transformer-engine, "),
+        (SASREC, ["--trainer.logger+", "TensorBoardLogger"], "trainer.logger: TensorBoardLogger needs save_dir"),
+        (SASREC, ["--early_stopping", "null"], "early_stopping: null is none of its values"),
     ],
 )
 def test_mistakes_on_the_command_line(config: str, words: list[str], sentence: str) -> None:

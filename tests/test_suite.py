@@ -16,6 +16,7 @@ from tests.tiny_configs import TINY_DATA
 from msmrec.arguments import CONFIGS, find_config, overrides
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
+from msmrec.finished import evaluate
 from msmrec.suite import Line, lacks, plan, read_suite, suite, upstream
 
 SUITES = sorted(path.stem for path in (CONFIGS / "suites").glob("*.txt"))
@@ -214,8 +215,9 @@ def test_the_command_that_a_layer_names_is_understood(capsys: pytest.CaptureFixt
     """Configs that are laid over others say in their head over which; each key of theirs is one there."""
     for path in CONFIGS.glob("*/*.yaml"):
         head = "\n".join(line[1:].strip() for line in takewhile(lambda line: line[:1] == "#", path.open()))
-        for command in re.findall(r"^python train\.py (.*)$", head.replace("\\\n", " "), re.MULTILINE):
+        commands = re.findall(r"^python (train|evaluate)\.py (.*)$", head.replace("\\\n", " "), re.MULTILINE)
+        for script, words in commands:
             with pytest.raises(SystemExit) as status:
-                train([*shlex.split(command), "--print_config"])
+                {"train": train, "evaluate": evaluate}[script]([*shlex.split(words), "--print_config"])
             assert status.value.code in (0, None), path
         capsys.readouterr()

@@ -233,6 +233,8 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
         )
     except (ArgumentError, ParserError) as error:
         raise InputError(explain(error)) from None
+    except MisconfigurationException as error:  # a device that is not there, and the like
+        raise InputError(" ".join(str(error).split())) from None
     except ValueError as error:  # the parser wraps what a constructor raised in a report of its own
         cause: BaseException | None = error
         while cause and not isinstance(cause, InputError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from msmrec import run_folder
-from msmrec.arguments import find_config
+from msmrec.arguments import find_config, joined
 from msmrec.artifacts import InputError
 from msmrec.cli import build, plain_config, train
 from msmrec.data.datamodule import RecDataModule
@@ -23,30 +23,37 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     A config whose model has nothing to train needs no checkpoint: it is evaluated, and leaves a run as train.py does.
     """
     parser = argparse.ArgumentParser("evaluate.py", allow_abbrev=False)  # evaluate.py explains the arguments
-    for name in ("--run", "--config", "--ckpt_path"):
+    for name in ("--run", "--ckpt_path"):
         parser.add_argument(name)
+    parser.add_argument("--config", action="append", default=[])  # another one is laid over it, as for train.py
     parser.add_argument("--split", choices=["val", "test"], default="test")
     known, overrides = parser.parse_known_args(args)
+    if known.run and known.config:
+        raise InputError("evaluate.py takes --run or --config, not both: a run has its own config")
     if known.run:
-        config, ckpt = Path(known.run) / "config.yaml", known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
+        configs, ckpt = [Path(known.run) / "config.yaml"], known.ckpt_path or f"{known.run}/checkpoints/best.ckpt"
     elif known.config and known.ckpt_path:
-        config, ckpt = Path(find_config(known.config)), known.ckpt_path
+        configs, ckpt = [Path(find_config(config)) for config in known.config], known.ckpt_path
     elif known.config:
-        return _evaluate_untrained(["--config", known.config, *overrides], known.split)
+        return _evaluate_untrained([*_named(known.config), *overrides], known.split)
     else:
         raise InputError("evaluate.py needs --run FOLDER, or --config FILE with --ckpt_path FILE")
-    for path in (config, Path(ckpt)):
+    for path in (*configs, Path(ckpt)):
         if not path.is_file():
             raise InputError(f"{path}: not found; was the run trained to its end?")
-    cli = build(["--config", str(config), "--trainer.logger", "false", *overrides], save=False)
+    cli = build([*_named(configs), "--trainer.logger", "false", *overrides], save=False)
     run = cli.trainer.validate if known.split == "val" else cli.trainer.test
     result = load_safely(
         ckpt, lambda: run(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
     )
     metrics = {k: float(v) for k, v in result[0].items()}
     if cli.trainer.is_global_zero:
-        print(cli.model.report(Path(known.run or known.config), metrics))
+        print(cli.model.report(Path(known.run or joined(known.config)), metrics))
     return metrics
+
+
+def _named(configs: Sequence[object]) -> list[str]:
+    return [word for config in configs for word in ("--config", str(config))]
 
 
 def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:

@@ -29,6 +29,11 @@ LEAVES = (
     re.compile(r"Unexpected config: (?P<argument>[\w.]+)"),
     re.compile(r"Option '(?P<option>[^']+)' is not accepted"),
     re.compile(r"Expected a dot import path string: (?P<unknown>\S+)"),
+    re.compile(r"Problem with given class_path '(?P<path>[^']+)': (?P<missing>No module|module '[^']+' has no attr)"),
+    re.compile(r"(?P<kind>Import path does not correspond to a subclass of \w+) .*Given value: (?P<value>\S+)"),
+    re.compile(r"the following arguments are required: (?P<required>[\w., ]+?)(?= - Exp|$)"),
+    re.compile(r"(?P<nothing>Unable to load config 'null')"),
+    re.compile(r"Errors: .*?(?P<choices>(?:- Expected a typing\.Literal\[[^]]*\] )+).*Given value: (?P<value>.*)$"),
     re.compile(r"Expected a typing\.Literal\[(?P<choices>.*?)\]\. Got value: (?P<value>.*?)(?= - Expected a |$)"),
     re.compile(r"Expected a (?:<class '(?P<type>[\w.]+)'>|(?P<shape>[\w ]+))\. Got value: (?P<value>.*?)(?= - Exp|$)"),
     re.compile(r"Errors: - Expected a (?P<shape>tuple with \d+ elements) .*Given value: (?P<value>.*)$"),
@@ -56,8 +61,19 @@ def explain(error: Exception) -> str:
     if "unknown" in said:
         known = ", ".join(_subclasses(["", *BASE.findall(before)][-1]))
         return f"{key}: there is no {said['unknown']}" + (f"; known: {known}" if known else "")
+    if "missing" in said:
+        module, _, name = said["path"].rpartition(".")
+        wrong = f"has no {name}" if said["missing"].startswith("module") else "cannot be imported"
+        return f"{key}: {module} {wrong}; a class of your own is named by its module, which PYTHONPATH must lead to"
+    if "kind" in said:
+        return f"{key}: {said['value']} is no {said['kind'].rpartition(' ')[2]}"
+    if "required" in said:
+        return f"{key}: {owner.rpartition('.')[2]} needs {said['required']}"
+    if "nothing" in said:
+        return f"{key}: null is none of its values"
     if "choices" in said:
-        return f"{key}: {said['value']} is none of {said['choices'].replace(chr(39), '')}"
+        choices = re.sub(r"(- Expected a typing\.Literal)?[]'[]+( -)?", "", said["choices"])
+        return f"{key}: {said['value']} is none of {choices.strip()}"
     kinds = " or ".join(re.findall(r"<class '(\w+)'>", said.get("tried") or "")) or said.get("type") or said["shape"]
     return f"{key}: {said['value']} is no {kinds}"
 

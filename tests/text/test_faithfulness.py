@@ -115,6 +115,13 @@ def test_addresses_are_no_evidence_and_all_documents_count_once(evidence: Eviden
         score(evidence, "A", 9)
 
 
+def test_documents_without_a_field_are_no_evidence_and_no_mistake() -> None:
+    """As where items are described from their own columns."""
+    bare = Evidence.of(ITEMS, DOCUMENTS.select("item_id", "doc_id"))
+    assert set(bare.fields["doc_id"]) == {"item"}
+    assert score(bare, "Heat came in 1995, with Al Pacino.")["numbers"] == score(bare, "1995")["numbers"]
+
+
 def test_a_table_in_numbers_and_side_by_side(evidence: Evidence) -> None:
     def table(*texts: str) -> pl.DataFrame:
         ids = pl.Series([1, 1, 2, 2], dtype=pl.Int32)

@@ -252,7 +252,8 @@ class LlamaCTR(ClickModule):
         return odds
 
     def on_fit_start(self) -> None:
-        """Refuses to train where there is nothing to train."""
+        """Refuses to train where there is nothing to train, or to learn."""
+        super().on_fit_start()
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise InputError("model.lora_rank is 0 and nothing else is trained: set trainer.max_epochs to 0")
 

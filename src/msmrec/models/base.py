@@ -31,7 +31,7 @@ class Module(L.LightningModule):
     """A model trained by Lightning.
 
     Args:
-        lr: learning rate (Adam).
+        lr: learning rate (Adam), above 0.
         weight_decay: decoupled weight decay (AdamW) on matrices; 0 is plain Adam.
         schedule: constant, or cosine or linear from lr to 0 over the whole training.
         warmup_steps: optimiser steps over which the rate rises from 0.
@@ -52,6 +52,8 @@ class Module(L.LightningModule):
         warmup_steps: int = 100,
     ) -> None:
         super().__init__()
+        if not lr or lr < 0:
+            raise InputError(f"model.lr {lr}: a number above 0")
         self.lr, self.weight_decay, self.schedule, self.warmup_steps = lr, weight_decay, schedule, warmup_steps
         self._parts: list[tuple[Tensor, ...]] = []  # what `evaluate` gave, batch by batch
         self.results: dict[str, Tensor] = {}  # of the last evaluation: (U,) user_id and metrics of each user
@@ -218,7 +220,9 @@ class Module(L.LightningModule):
         checkpoint["dataset"] = self.trainer.datamodule.dataset.info["fingerprint"]  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint whose ids mean other items."""
+        """Refuses a checkpoint whose ids mean other items; `load_from_checkpoint` has no trainer that knows them."""
+        if self._trainer is None:
+            return
         info = self.trainer.datamodule.dataset.info  # type: ignore[attr-defined]
         if checkpoint.get("dataset") != info["fingerprint"]:
             raise InputError(

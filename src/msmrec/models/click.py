@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msmrec.columns import ITEM_ID
+from msmrec.artifacts import InputError
+from msmrec.columns import ITEM_ID, RATING, TRAIN
 from msmrec.data.datamodule import RecDataModule
-from msmrec.data.samples import SampleBatch, SampleLoader
+from msmrec.data.samples import SampleBatch, SampleLoader, sample_rows
 from msmrec.metrics.ctr import best_threshold, ctr_metrics, user_auc
 from msmrec.models.base import Module
 
@@ -40,6 +41,18 @@ class ClickModule(Module):
     @abstractmethod
     def logits(self, batch: Any) -> Tensor:
         """(B,) log odds of a click."""
+
+    def on_fit_start(self) -> None:
+        """Refuses labels that are all the same, which teach nothing."""
+        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        rating = data.dataset.column(RATING)[sample_rows(data.dataset, TRAIN)]
+        low, high = rating.min(), rating.max()
+        if low > data.label_above or high <= data.label_above:
+            kind = "clicks" if low > data.label_above else "none"
+            raise InputError(
+                f"data.label_above {data.label_above:g}: all {len(rating):,} training samples are {kind}, as ratings go"
+                f" from {low:g} to {high:g}; set it between them, or take a ranking model where there are no ratings"
+            )
 
     def train_loader(self, data: RecDataModule) -> Any:
         """Shuffled samples."""

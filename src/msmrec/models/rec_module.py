@@ -23,7 +23,7 @@ class RecModule(Module):
     A subclass says how to train (`training_step`) and how to score (`scores`); evaluation is the same for all.
 
     Args:
-        cutoffs: k of the metrics.
+        cutoffs: k of the metrics; that of `monitor` comes to them.
         **optimisation: see Module.
     """
 
@@ -36,7 +36,8 @@ class RecModule(Module):
         super().__init__(**optimisation)
         if not cutoffs or min(cutoffs) < 1:
             raise InputError(f"model.cutoffs {list(cutoffs)}: one number or more, each at least 1")
-        self.cutoffs = cutoffs
+        asked = self.monitor.partition("@")[2]  # the best checkpoint is chosen by it, so it is computed in any case
+        self.cutoffs = tuple(sorted({*cutoffs, int(asked)})) if asked else cutoffs
         self._catalogue: Catalogue | None = None
         self._taste: dict[str, Tensor] = {}  # (U + 1, G) genres of the histories before the part
 

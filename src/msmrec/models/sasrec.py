@@ -51,6 +51,8 @@ class SASRec(RecModule):
         super().__init__(**optimisation)  # type: ignore[arg-type]
         if min(embedding_dim, num_heads) < 1 or embedding_dim % num_heads:
             raise InputError(f"model.embedding_dim {embedding_dim} must be a multiple of model.num_heads {num_heads}")
+        if not 0 <= dropout < 1:
+            raise InputError(f"model.dropout {dropout}: from 0 to below 1")
         if temperature is not None and temperature <= 0:
             raise InputError(f"model.temperature {temperature}: above 0, or null")
         if num_negatives < 1:

@@ -256,6 +256,12 @@ class TwoStage(Module):
             cells = [f"{row[metric]:.4f}" if metric in row else "" for metric in shown]
             lines.append(f"| {name} | {self.variants[name].candidates} | " + " | ".join(cells) + " |")
         caveats = [f"{name}: {kind.caveat}" for name, kind in self.features.items() if kind.caveat]
+        caveats += [
+            f"{name}: {users:,} users keep the first stage's order, {what}"
+            for name, counts in self.counts.items()
+            for what, users in counts.items()
+            if what.startswith("fell back")
+        ]
         return "\n".join([str(run), *lines, *caveats])
 
     def save(self, run: Path) -> None:

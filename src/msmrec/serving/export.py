@@ -156,7 +156,14 @@ def _traced(ranking: Ranking, max_seq_len: int) -> torch.export.ExportedProgram:
     batch, positions = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=max_seq_len)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(ranking, example, dynamic_shapes=({0: batch, 1: positions}, {0: batch}))
+        try:
+            return torch.export.export(ranking, example, dynamic_shapes=({0: batch, 1: positions}, {0: batch}))
+        except RuntimeError as error:  # of a user's own class
+            said = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{type(ranking.model).__name__}.scores cannot be exported for any number of users and any length"
+                f" ({said}); take sizes from tensor.shape, not from len() or as numbers"
+            ) from None
 
 
 def _to_onnx(program: torch.export.ExportedProgram, path: Path) -> Program:

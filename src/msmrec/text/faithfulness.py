@@ -83,6 +83,7 @@ def _long(documents: pl.DataFrame) -> pl.DataFrame:
     names = [name for name in documents.columns if name not in (ITEM_ID, *_NOT_SAID)]
     rows = documents.select(pl.col(ITEM_ID).cast(pl.Int32), DOC_ID, pl.col(names).cast(pl.String))
     rows = rows.unpivot(names, index=[ITEM_ID, DOC_ID], variable_name="field")
+    rows = rows.with_columns(pl.col("value").cast(pl.String))  # without any field, as with metadata_only, it is null
     return rows.filter(pl.col("value").is_not_null() & ~pl.col("value").str.contains(r"^(https?://|$)"))
 
 
