@@ -142,24 +142,6 @@ def test_targets_that_share_prompts_train_and_score(world: dict[str, Any], train
     torch.testing.assert_close(both[0][items[0].argsort()], both[1][items[1].argsort()], atol=1e-4, rtol=1e-4)
 
 
-def test_all_samples_count_alike_however_long_their_prompts(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = fitted(trained)
-    data = model.trainer.datamodule
-    rows = sample_rows(data.dataset, TRAIN)[:60]
-    history = model.retriever.choose(data, rows)
-    history[::3] = -1  # short prompts, many of which fit a batch
-    monkeypatch.setattr(model.histories, "for_training", lambda *_: (rows, history))
-    monkeypatch.setattr(model, "log", lambda *_, **__: None)
-    model.augment, model.resample, model.tokens_per_batch = False, False, 400
-    with torch.no_grad():
-        batches = list(model.train_loader(data))
-        steps = [model.training_step(batch, k).item() for k, batch in enumerate(batches)]
-        logits, label = (torch.cat(x) for x in zip(*((model.logits(b), b.label) for b in batches), strict=True))
-    assert len({len(batch.label) for batch in batches}) > 1
-    mean = torch.nn.functional.binary_cross_entropy_with_logits(logits, label).item()
-    assert np.mean(steps) == pytest.approx(mean, rel=1e-5)
-
-
 def test_prompts_whose_ratings_have_one_order_are_trained_on_once(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
