@@ -6,13 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.text.verbatim import not_verbatim
 
 from msmrec.artifacts import InputError
 from msmrec.text.describe import Description, Generator, ItemDocuments, describe
 from msmrec.text.extractive import Extractive, split_sentences
 from msmrec.text.knowledge import KnowledgeBase
 from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
-from msmrec.text.verbatim import not_verbatim
 
 ITEMS = pl.DataFrame(
     {
