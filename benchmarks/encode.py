@@ -32,14 +32,14 @@ def main() -> None:
     what = f"{count} texts, cold"
     for name, precision in (("ours", "auto"), ("ours, float32", "float32")):
         encoder = SentenceEncoder(precision=precision)  # type: ignore[arg-type]
-        encoder.encode(texts[:8], progress=False)  # loads the model
-        encode = partial(encoder.encode, texts, progress=False)
+        encoder.encode(texts[:8])  # loads the model
+        encode = partial(encoder.encode, texts)
         taken = seconds(encode, 2, 0)
         np.save(given.work / f"{name}.npy", encode())
         measures = {what: taken}
         if name == "ours":
             with tempfile.TemporaryDirectory() as folder:
-                cached = partial(encode_cached, encoder, texts, Path(folder), progress=False)
+                cached = partial(encode_cached, encoder, texts, Path(folder))
                 cached()
                 measures[f"{count} texts, a second time"] = seconds(cached, 3)
         emit(

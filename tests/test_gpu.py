@@ -91,7 +91,7 @@ def test_a_run_on_a_gpu_in_bfloat16(
 
 def test_texts_are_encoded_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a heist in black and white", "whales"]
-    here = SentenceEncoder(precision="float32", device="cpu").encode(texts, progress=False)
+    here = SentenceEncoder(precision="float32", device="cpu").encode(texts)
     with pretended_gpu(monkeypatch):
-        there = SentenceEncoder(precision="float32", device="cuda").encode(texts, progress=False)
+        there = SentenceEncoder(precision="float32", device="cuda").encode(texts)
     np.testing.assert_allclose(there, here, atol=1e-6)

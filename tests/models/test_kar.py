@@ -113,7 +113,7 @@ class ByContent(TextEncoder):
 
     fingerprint, dim = "by content", 8
 
-    def encode(self, texts: Sequence[str], progress: bool = True) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Random numbers seeded by the text."""
         rows = [np.random.default_rng(list(text.encode())).normal(size=8) for text in texts]
         return np.array(rows, np.float32)

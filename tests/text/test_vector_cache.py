@@ -40,7 +40,7 @@ class CountingEncoder(TextEncoder):
     def dim(self) -> int:
         return 3
 
-    def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         time.sleep(self.seconds)
         self.seen += texts
         return np.array([[len(t), sum(map(ord, t)), ord(t[-1])] for t in texts], np.float32).reshape(-1, 3)
@@ -54,10 +54,10 @@ def expected(texts: Sequence[str]) -> NDArray[np.float32]:
 def test_tfidf_is_refitted_for_another_corpus(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     encoder = TfidfSvdEncoder(dim=4)
-    first = encode_cached(encoder, MOVIES, tmp_path, False)
-    again = encode_cached(encoder, [*reversed(MOVIES), MOVIES[0], ""], tmp_path, False)  # the same set of texts
+    first = encode_cached(encoder, MOVIES, tmp_path)
+    again = encode_cached(encoder, [*reversed(MOVIES), MOVIES[0], ""], tmp_path)  # the same set of texts
     np.testing.assert_array_equal(again, np.vstack([first[::-1], first[:1], np.zeros((1, 4), np.float32)]))
-    changed = encode_cached(encoder, [*MOVIES, "Robots in love"], tmp_path, False)
+    changed = encode_cached(encoder, [*MOVIES, "Robots in love"], tmp_path)
     assert not np.allclose(changed[:5], first)
     assert [r.getMessage().split(": ")[1] for r in caplog.records if "encoded" in r.getMessage()] == [
         "5 texts encoded, 0 reused",
@@ -69,42 +69,42 @@ def test_tfidf_is_refitted_for_another_corpus(tmp_path: Path, caplog: pytest.Log
 def test_cache_encodes_only_what_is_new(tmp_path: Path) -> None:
     encoder = CountingEncoder()
     texts = ["one", "", "two", "one", " \n", "three"]
-    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path), expected(texts))
     assert sorted(encoder.seen) == ["one", "three", "two"]
     encoder.seen.clear()
     texts[2] = "two, changed"
-    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path), expected(texts))
     assert encoder.seen == ["two, changed"]
     other = CountingEncoder("v2")
-    encode_cached(other, texts, tmp_path, False)
+    encode_cached(other, texts, tmp_path)
     assert len(other.seen) == 3
-    assert encode_cached(encoder, ["", " "], tmp_path, False).shape == (2, 3)
-    assert encode_cached(encoder, [], tmp_path, False).shape == (0, 3)
+    assert encode_cached(encoder, ["", " "], tmp_path).shape == (2, 3)
+    assert encode_cached(encoder, [], tmp_path).shape == (0, 3)
 
 
 def test_cache_refuses(tmp_path: Path) -> None:
     class Broken(CountingEncoder):
-        def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
             return np.full((len(texts), 3), np.nan, np.float32)
 
     with pytest.raises(InputError, match="not finite for 'love'") as caught:
-        encode_cached(Broken(), ["love"], tmp_path, False)
+        encode_cached(Broken(), ["love"], tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.npz"))
     with pytest.raises(TypeError, match=r"texts\[1\] is a NoneType"):
-        encode_cached(CountingEncoder(), ["love", None], tmp_path, False)  # type: ignore[list-item]
+        encode_cached(CountingEncoder(), ["love", None], tmp_path)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="of a str"):
-        encode_cached(CountingEncoder(), "love", tmp_path, False)
+        encode_cached(CountingEncoder(), "love", tmp_path)
 
 
 def test_cache_merges_its_files_and_survives_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_cache, "CHUNK_ROWS", 2)
     texts = [f"text {i}" for i in range(101)]
-    encode_cached(CountingEncoder(), texts, tmp_path, False)
+    encode_cached(CountingEncoder(), texts, tmp_path)
     files = list(tmp_path.rglob("*.npz"))
     assert len(files) < vector_cache.MERGE_FILES
     encoder = CountingEncoder()
-    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path), expected(texts))
     assert encoder.seen == []
     stale = files[0].with_name("killed.tmp")
     stale.write_bytes(b"half a fi")
@@ -112,7 +112,7 @@ def test_cache_merges_its_files_and_survives_damage(tmp_path: Path, monkeypatch:
     victim = max(files, key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-50])
     files[0].with_name("empty.npz").touch()
-    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path), expected(texts))
     assert 0 < len(encoder.seen) < 101
     assert not stale.exists()
 
@@ -125,7 +125,7 @@ from msmrec.text import vector_cache
 from {Path(__file__).stem} import CountingEncoder
 vector_cache.CHUNK_ROWS = 4
 texts = [f"text {{i}}" for i in range(4000)]
-vector_cache.encode_cached(CountingEncoder(seconds=0.02), texts, Path({str(tmp_path)!r}), False)
+vector_cache.encode_cached(CountingEncoder(seconds=0.02), texts, Path({str(tmp_path)!r}))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment)
@@ -136,14 +136,14 @@ vector_cache.encode_cached(CountingEncoder(seconds=0.02), texts, Path({str(tmp_p
     process.wait()
     encoder = CountingEncoder()
     texts = [f"text {i}" for i in range(4000)]
-    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path), expected(texts))
     assert len(encoder.seen) <= 4000 - 3 * 4
 
 
 def _fill(folder: Path, first: int) -> None:
     vector_cache.CHUNK_ROWS = 3
     encoder = CountingEncoder(seconds=0.005)
-    encode_cached(encoder, [f"text {i}" for i in range(first, first + 300)], folder, False)
+    encode_cached(encoder, [f"text {i}" for i in range(first, first + 300)], folder)
     (folder / f"encoded-{os.getpid()}.txt").write_text("\n".join(encoder.seen))
 
 
@@ -159,5 +159,5 @@ def test_processes_share_a_cache_and_encode_nothing_twice(tmp_path: Path) -> Non
     assert sorted(encoded) == sorted({f"text {i}" for i in range(450)})
     encoder = CountingEncoder()
     texts = [f"text {i}" for i in range(450)]
-    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path, False), expected(texts))
+    np.testing.assert_array_equal(encode_cached(encoder, texts, tmp_path), expected(texts))
     assert encoder.seen == []

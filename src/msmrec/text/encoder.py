@@ -49,8 +49,8 @@ class TextEncoder(ABC):
         """D, the width of a vector; known without loading weights."""
 
     @abstractmethod
-    def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
-        """Encode ``texts`` to (n, D) float32, row i for text i; ``progress`` shows a bar."""
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode ``texts`` to (n, D) float32, row i for text i."""
 
 
 def device_and_precision(device: str, precision: Precision) -> tuple[str, str]:
@@ -169,28 +169,23 @@ class TransformersEncoder(TextEncoder):
                     layer.bfloat16()  # once, as autocast would do in every batch
         return tokenizer, network.eval().to(device)
 
-    def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `TextEncoder.encode`."""
-        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
-
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         tokenizer, _ = self._loaded
         vectors: NDArray[np.float32] | None = None
-        with tqdm(total=len(texts), desc="encode texts", unit="text", disable=not progress) as bar:
-            for start in range(0, len(texts), TOKENIZE_ROWS):
-                window = list(texts[start : start + TOKENIZE_ROWS])
-                tokens = tokenizer(window, truncation=True, max_length=self.max_length)["input_ids"]
-                # neighbours in length share a batch (little padding); longest first: memory runs out at once or never
-                order = sorted((i for i in range(len(tokens)) if tokens[i]), key=lambda i: -len(tokens[i]))
-                for first in range(0, len(order), self.batch_size):
-                    rows = order[first : first + self.batch_size]
-                    block = self._forward([tokens[i] for i in rows])
-                    if vectors is None:
-                        vectors = np.zeros((len(texts), block.shape[1]), np.float32)
-                    vectors[[start + i for i in rows]] = block
-                    bar.update(len(rows))
-                bar.update(len(window) - len(order))
+        for start in range(0, len(texts), TOKENIZE_ROWS):
+            window = list(texts[start : start + TOKENIZE_ROWS])
+            tokens = tokenizer(window, truncation=True, max_length=self.max_length)["input_ids"]
+            # neighbours in length share a batch (little padding); longest first: memory runs out at once or never
+            order = sorted((i for i in range(len(tokens)) if tokens[i]), key=lambda i: -len(tokens[i]))
+            for first in range(0, len(order), self.batch_size):
+                rows = order[first : first + self.batch_size]
+                block = self._forward([tokens[i] for i in rows])
+                if vectors is None:
+                    vectors = np.zeros((len(texts), block.shape[1]), np.float32)
+                vectors[[start + i for i in rows]] = block
         return np.zeros((len(texts), self.dim), np.float32) if vectors is None else vectors
 
     def _forward(self, tokens: list[list[int]]) -> NDArray[np.float32]:
@@ -311,7 +306,7 @@ class TfidfSvdEncoder(TextEncoder):
         """Width of the vectors."""
         return self._dim
 
-    def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See ``TextEncoder``; a text without a word of the vocabulary is a zero row."""
         from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped, unused-ignore]
         from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped, unused-ignore]

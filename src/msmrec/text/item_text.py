@@ -86,7 +86,7 @@ class ItemText:
         )
 
         def build(folder: Path) -> None:
-            base.retrieve(dataset.items, encoder=encoder, progress=True).write_parquet(folder / "documents.parquet")
+            base.retrieve(dataset.items, encoder=encoder).write_parquet(folder / "documents.parquet")
 
         folder = build_once(cache / "retrieved" / f"{dataset.info['name']}-{key}", build)
         return base, pl.read_parquet(folder / "documents.parquet")

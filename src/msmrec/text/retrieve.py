@@ -31,7 +31,6 @@ def retrieve(
     encoder: TextEncoder | None = None,
     top_k: int = 1,
     threshold: float = 1.3,
-    progress: bool = False,
 ) -> pl.DataFrame:
     """Find the documents of each item, at most `top_k` per source.
 
@@ -41,7 +40,6 @@ def retrieve(
         encoder: adds the cosine of vectors to the evidence where words alone leave a choice open.
         top_k: documents kept per item and source.
         threshold: least score; same title and year is 1.5, same title alone 1.0, unlike years cost 1.
-        progress: show a progress bar.
 
     Returns:
         Columns `item_id`, `doc_id`, `source`, `score`, sorted by item, source and falling score. A document serves
@@ -50,7 +48,7 @@ def retrieve(
     from tqdm import tqdm
 
     matcher = _Matcher(items, documents)
-    steps = tqdm(total=2 * len(matcher.sources), desc="retrieve", disable=not progress)
+    steps = tqdm(total=2 * len(matcher.sources), desc="retrieve")
     best: dict[str, IntArray] = {}
     pairs: dict[str, tuple[IntArray, IntArray, FloatArray]] = {}
     for source in matcher.sources:  # titles and years alone: sure matches, whose words then speak for the others

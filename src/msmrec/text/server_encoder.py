@@ -51,15 +51,13 @@ class ServerEncoder(TextEncoder):
         """Width of the vectors."""
         return self._dim
 
-    def encode(self, texts: Sequence[str], progress: bool = True) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `TextEncoder.encode`; a text longer than 24,000 characters is cut."""
-        from tqdm import tqdm
-
         settings = connection(self.base_url, self.timeout, self.max_retries)
         from openai import OpenAI, OpenAIError
 
         vectors = np.zeros((len(texts), self._dim), np.float32)
-        with OpenAI(**settings) as client, tqdm(total=len(texts), desc="encode texts", disable=not progress) as bar:
+        with OpenAI(**settings) as client:
             for start in range(0, len(texts), self.batch_size):
                 part = [text[:MAX_CHARS] for text in texts[start : start + self.batch_size]]
                 try:
@@ -74,5 +72,4 @@ class ServerEncoder(TextEncoder):
                     )
                 for vector in made:
                     vectors[start + vector.index] = vector.embedding
-                bar.update(len(part))
         return vectors

@@ -29,9 +29,7 @@ MERGE_FILES = 16  # so many small cache files become one
 MERGE_BYTES = 16 * 2**20  # a file from this size on is never rewritten
 
 
-def encode_cached(
-    encoder: TextEncoder, texts: Sequence[str], cache_dir: Path, progress: bool = True
-) -> NDArray[np.float32]:
+def encode_cached(encoder: TextEncoder, texts: Sequence[str], cache_dir: Path) -> NDArray[np.float32]:
     """Encode texts, each different one once, and keep the vectors on disk by the text's hash.
 
     A changed text is encoded alone; when nothing is missing the model is not even loaded. An encoder that
@@ -43,7 +41,6 @@ def encode_cached(
         encoder: what makes the vectors.
         texts: n texts; an empty or blank one gets a zero vector and is not encoded.
         cache_dir: the cache; each encoder fingerprint has its own folder there.
-        progress: show a bar over the texts that are encoded.
 
     Returns:
         (n, D) float32, row i for text i.
@@ -66,7 +63,7 @@ def encode_cached(
         return np.zeros((len(texts), encoder.dim), np.float32)
 
     def encode(positions: list[int]) -> NDArray[np.float32]:
-        block = encoder.encode([texts[filled[k]] for k in positions], progress=False)
+        block = encoder.encode([texts[filled[k]] for k in positions])
         if not (finite := np.isfinite(block).all(1)).all():
             raise InputError(
                 f"{type(encoder).__name__} gave a vector that is not finite for "
@@ -80,7 +77,7 @@ def encode_cached(
         scope += hashlib.sha256(b"".join(sorted(set(keys)))).hexdigest()
     name = type(encoder).__name__
     folder = cache_dir / f"{name}-{hashlib.sha256(scope.encode()).hexdigest()[:16]}"
-    rows = cached_rows(keys, encode, folder, name, "text", at_once=encoder.fits_corpus, progress=progress)
+    rows = cached_rows(keys, encode, folder, name, "text", at_once=encoder.fits_corpus)
     vectors = np.zeros((len(texts), rows.shape[1]), np.float32)
     vectors[filled] = rows
     return vectors
@@ -93,7 +90,6 @@ def cached_rows(
     name: str,
     unit: str,
     at_once: bool = False,
-    progress: bool = True,
 ) -> NDArray[np.float32]:
     """Rows by the hash of what they are made of: each different one is made once and kept on disk.
 
@@ -105,7 +101,6 @@ def cached_rows(
         name: who makes them, for the log.
         unit: of what, for the log and the bar.
         at_once: make all rows in one call, and all of them again when one is missing.
-        progress: show a bar over the rows that are made.
 
     Returns:
         (n, D) float32.
@@ -141,7 +136,7 @@ def cached_rows(
             # by hash, that is in random order: chunks are alike, and the same set gives the same result in any order
             todo = sorted(missing)
             step = max(len(todo), 1) if at_once else CHUNK_ROWS
-            with tqdm(total=len(todo), desc=f"encode {unit}s", unit=unit, disable=not (progress and todo)) as bar:
+            with tqdm(total=len(todo), desc=f"encode {unit}s", unit=unit, disable=not todo) as bar:
                 for start in range(0, len(todo), step):
                     chunk = todo[start : start + step]
                     block = compute([rows[key][0] for key in chunk])
