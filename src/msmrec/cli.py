@@ -279,7 +279,6 @@ def _train(cli: RunCLI) -> Path:
     last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
     trainer.callbacks += [clock, last, *([StaysStopped()] if resumed else [])]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
-    best: str | None = None
     validates = cli.datamodule.dataset.info["num_val"] > 0
     if not cli.model.trains or (trainer.max_epochs == 0 and not trainer.fast_dev_run):  # type: ignore[attr-defined]
         evaluation = trainer.validate if validates else trainer.test

@@ -92,7 +92,7 @@ def test_an_item_without_documents_has_empty_texts(knowledge: KnowledgeBase) -> 
 def test_the_length_limit_drops_whole_sentences_and_list_entries() -> None:
     schema = [Modality("narrative", prose=["plot"]), Modality("acting", fields={"actors": "Starring"})]
     documents = [{"doc_id": "d", "plot": "One two three. Four five six seven. Eight.", "actors": "A B, C D, E F"}]
-    narrative, acting = Extractive(max_words=5).generate({"title": "t"}, documents, schema)
+    narrative, acting = Extractive(max_words=5).generate(documents, schema)
     assert narrative == Description("One two three.", ["d"])  # 'Eight.' would not follow on
     assert acting.text == "Starring: A B, C D."
 
@@ -107,7 +107,7 @@ def test_titles_stay_whole_and_only_dates_are_the_same_by_their_year() -> None:
         {"doc_id": "b", "title": "TOMORROW, and tomorrow, and tomorrow (2022)", "released": "22 Nov 1995"},
         {"doc_id": "c", "title": "On | Off", "released": "1995-11-22 | 22nd November 1995 (USA) | May 1996"},
     ]
-    title, facts = Extractive().generate({}, documents, schema)
+    title, facts = Extractive().generate(documents, schema)
     assert title.text == "Title: Tomorrow, and Tomorrow, and Tomorrow, On | Off."
     assert facts.text == "Features: Born in 1984, Died in 1984. Released: 22 Nov 1995, May 1996."
     copied = {"item_id": 1, "modality": ["title", "facts"], "text": [title.text, facts.text]}
@@ -119,7 +119,7 @@ def test_titles_stay_whole_and_only_dates_are_the_same_by_their_year() -> None:
 
 def test_one_sentence_longer_than_the_limit_is_cut_to_it() -> None:
     schema = [Modality("narrative", prose=["plot"])]
-    (only,) = Extractive(max_words=3).generate({}, [{"doc_id": "d", "plot": "a b c d e f."}], schema)
+    (only,) = Extractive(max_words=3).generate([{"doc_id": "d", "plot": "a b c d e f."}], schema)
     assert only.text == "a b c"
 
 
@@ -134,14 +134,14 @@ def test_one_sentence_longer_than_the_limit_is_cut_to_it() -> None:
 )
 def test_scripts_without_spaces_are_counted_by_their_signs(plot: str, text: str) -> None:
     schema = [Modality("narrative", prose=["plot"])]
-    (only,) = Extractive(max_words=5).generate({}, [{"doc_id": "d", "plot": plot}], schema)
+    (only,) = Extractive(max_words=5).generate([{"doc_id": "d", "plot": plot}], schema)
     assert only.text == text
 
 
 def test_prose_without_room_goes_by_its_cues_and_keeps_its_order() -> None:
     schema = [Modality("narrative", prose=["plot"]), Modality("audio", cues=["song", "score"])]
     plot = "They meet in town. The song plays twice. Then a score swells up. They part."
-    narrative, audio = Extractive(max_words=12).generate({}, [{"doc_id": "d", "plot": plot}], schema)
+    narrative, audio = Extractive(max_words=12).generate([{"doc_id": "d", "plot": plot}], schema)
     assert narrative.text == "They meet in town. The song plays twice."
     assert audio.text == "Then a score swells up."
 
@@ -152,7 +152,7 @@ def test_near_identical_sentences_are_said_once() -> None:
         {"doc_id": "d", "plot": "A young thief steals the red diamond from the museum."},
         {"doc_id": "e", "overview": "A young thief steals a red diamond from the museum. Police follow."},
     ]
-    (only,) = Extractive().generate({}, documents, schema)
+    (only,) = Extractive().generate(documents, schema)
     assert only.text == "A young thief steals the red diamond from the museum. Police follow."
     assert only.doc_ids == ["d", "e"]
 
@@ -162,7 +162,7 @@ def test_placeholders_and_printed_records_are_no_evidence() -> None:
         {"doc_id": "d", "overview": "No overview found."},
         {"doc_id": "e", "text": "Movie: Grease (1978), Genres: ['Musical', 'Action']"},
     ]
-    assert {said.text for said in Extractive().generate({}, documents, MOVIE_MODALITIES)} == {""}
+    assert {said.text for said in Extractive().generate(documents, MOVIE_MODALITIES)} == {""}
 
 
 def test_nothing_is_made_up(knowledge: KnowledgeBase) -> None:
@@ -239,7 +239,6 @@ def test_one_generator_serves_two_schemas() -> None:
     generator = Extractive()
     documents = [{"doc_id": "d", "text": "A song plays. A funny joke falls flat."}]
     texts = [
-        generator.generate({}, documents, [Modality("mood", cues=[cue])])[0].text
-        for cue in ("song", "(funny|sad) joke")
+        generator.generate(documents, [Modality("mood", cues=[cue])])[0].text for cue in ("song", "(funny|sad) joke")
     ]
     assert texts == ["A song plays.", "A funny joke falls flat."]

@@ -77,8 +77,8 @@ def points(
     name: str,
     k: int,
     hover: Sequence[str] | str,
-    size: float = 5,
-    alpha: float = 0.75,
+    size: float,
+    alpha: float,
 ) -> Mark:
     """Points of one series; `hover` is a text a point, or '#' and the name of a shared list of them."""
     return {
@@ -185,9 +185,7 @@ def cells(
     values: np.ndarray,
     title: str,
     alt: str,
-    note: str = "",
-    digits: int = 2,
-    header: str = "",
+    header: str,
 ) -> Figure:
     """A heat map (R, C) with its numbers written in the cells."""
     where = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
@@ -197,7 +195,7 @@ def cells(
         "y": [r for r, _ in where],
         "name": "",
         "value": [round(float(values[r, c]), 4) for r, c in where],
-        "label": [f"{values[r, c]:.{digits}f}".removeprefix("0") for r, c in where],
+        "label": [f"{values[r, c]:.2f}".removeprefix("0") for r, c in where],
         "hover": [f"{rows[r]}\n{columns[c]} {values[r, c]:.3f}" for r, c in where],
     }
     table = Table(
@@ -207,6 +205,5 @@ def cells(
         frozenset(range(1, len(columns) + 1)),
     )
     height = 90 + 24 * len(rows)
-    return Figure(
-        title, [mark], {"title": "", "columns": list(columns)}, labels_axis(rows, 44), alt, table, note, height
-    )
+    x = {"title": "", "columns": list(columns)}
+    return Figure(title, [mark], x, labels_axis(rows, 44), alt, table, height=height)

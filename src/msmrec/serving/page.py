@@ -63,7 +63,7 @@ class Posters:
         files = sorted(folder.iterdir()) if folder else []
         self.paths = {path.stem: path for path in files if path.suffix.lower() in SUFFIXES}
 
-    def html(self, raw_item_id: object, title: str, alt: str = "") -> str:
+    def html(self, raw_item_id: object, title: str) -> str:
         """The picture, inside the page itself; the title on a plain card; nothing where no item has a picture."""
         if not self.paths:
             return ""
@@ -75,7 +75,7 @@ class Posters:
         if not path or not data:
             return f'<div class="mm-poster" aria-hidden="true">{escape(title)}</div>'
         kind = SUFFIXES[path.suffix.lower()]
-        return f'<img class="mm-poster" src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
+        return f'<img class="mm-poster" src="data:image/{kind};base64,{data}" alt="">'
 
 
 class Page:

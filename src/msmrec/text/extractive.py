@@ -1,11 +1,10 @@
 """Modality texts copied from an item's documents: nothing is written that they do not say."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -73,13 +72,11 @@ class Extractive(Generator):
         self, evidence: Iterable[ItemDocuments], schema: Sequence[Modality], cache: Path, total: int | None = None
     ) -> Iterator[list[Description]]:
         """See `Generator.write`."""
-        for item, documents in tqdm(evidence, total=total, desc="describe", unit="item"):
-            yield self.generate(item, documents, schema)
+        for _, documents in tqdm(evidence, total=total, desc="describe", unit="item"):
+            yield self.generate(documents, schema)
 
-    def generate(
-        self, item: Mapping[str, Any], documents: Sequence[Document], schema: Sequence[Modality]
-    ) -> list[Description]:
-        """Descriptions of one item."""
+    def generate(self, documents: Sequence[Document], schema: Sequence[Modality]) -> list[Description]:
+        """Descriptions of the one item that the documents belong to."""
         drafts = [_Draft(self.max_words) for _ in schema]
         for draft, modality in zip(drafts, schema, strict=True):
             self._take_fields(draft, modality, documents)

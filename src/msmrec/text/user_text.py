@@ -13,7 +13,7 @@ row by row.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -76,14 +76,6 @@ class Preferences:
     """The one whose share fell most."""
 
 
-class PreferenceWriter(Protocol):
-    """Writes a preference text from facts: the `Template` here; a language model reads the same facts."""
-
-    def write(self, facts: Sequence[Preferences]) -> list[str]:
-        """One text of at most about 60 words for each."""
-        ...
-
-
 @dataclass
 class Template:
     """Preference texts by a fixed wording, short because encoding tens of thousands of them is what takes time.
@@ -99,7 +91,7 @@ class Template:
     max_title_words: int = 5
 
     def write(self, facts: Sequence[Preferences]) -> list[str]:
-        """See `PreferenceWriter`; what is not known is not mentioned."""
+        """One text of at most about 60 words for each; what is not known is not mentioned."""
         return [self._text(one) for one in facts]
 
     def _text(self, facts: Preferences) -> str:
@@ -212,7 +204,7 @@ class UserText:
         if first < 1:
             raise InputError(f"user_text.first {first}: a snapshot has at least one interaction")
         self.first = first
-        self.writer: PreferenceWriter = writer or Template()
+        self.writer = writer or Template()
 
     def snapshots(self, dataset: Dataset) -> Snapshots:
         """All snapshots that a model may read: test items are in none, validation items in those for testing alone."""

@@ -156,7 +156,7 @@ class LLMWriter(Generator):
     ) -> list[Description]:
         seen = oddities(item, documents) if self.grounded else oddities(item, [])
         if reply.content is None:
-            copied = self.fallback.generate(item, documents, schema)
+            copied = self.fallback.generate(documents, schema)
             return [described._replace(note="; ".join([f"extractive: {reply.note}", *seen])) for described in copied]
         note = "; ".join([*([reply.note] if reply.note else []), *seen])
         sources = [document["doc_id"] for document in documents] if self.grounded else []
