@@ -86,7 +86,7 @@ def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_
     from transformers import AutoModelForCausalLM
 
     model = fitted(trained)
-    loader = model.eval_loader(model.trainer.datamodule, 2)
+    loader = model.eval_loader(model.data, 2)
     batch = max(loader, key=lambda b: len(b.label))
     with torch.no_grad():
         logits = model.logits(batch)
@@ -95,7 +95,7 @@ def test_score_is_the_softmax_of_two_logits_of_the_whole_model_and_padding_does_
     # The adapter that the run left, on the base model, by peft itself, with all logits of the vocabulary.
     from peft import PeftModel
 
-    base = model.trainer.datamodule.upstream["tiny_llama_ml1m"] / "model"
+    base = model.data.upstream["tiny_llama_ml1m"] / "model"
     whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained / "adapter").eval()
     yes, no = (answer_token(model.tokenizer, a) for a in ("Yes", "No"))
     with torch.no_grad():
@@ -132,10 +132,10 @@ def test_targets_that_share_prompts_train_and_score(world: dict[str, Any], train
     assert {k.split("/")[1]: v for k, v in evaluate(["--run", str(run)]).items()} == record["test"]
     # The same samples, each in a prompt of its own.
     model = fitted(run)
-    loader = model.eval_loader(model.trainer.datamodule, 2)
+    loader = model.eval_loader(model.data, 2)
     assert (loader.count > 1).any()
     model.retriever.window = 1
-    apart = model._prompt_loader(model.trainer.datamodule, loader.rows, loader.history, 4096, shuffle=False)
+    apart = model._prompt_loader(model.data, loader.rows, loader.history, 4096, shuffle=False)
     with torch.no_grad():
         both = [torch.cat([model.logits(batch) for batch in made]) for made in (loader, apart)]
         items = [torch.cat([batch.user_id * 1000 + batch.target_item for batch in made]) for made in (loader, apart)]
@@ -297,7 +297,7 @@ def test_a_language_model_as_it_is_can_be_evaluated(world: dict[str, Any], train
 def test_soft_tokens_reach_the_score(world: dict[str, Any], trained: Path) -> None:
     changes = {"model.init_args.soft": ["lightgcn_ml1m_clicks"], "model.init_args.prompt": SOFT}
     model = fitted(train(start(world, "softly", **changes)))
-    batch = next(iter(model.eval_loader(model.trainer.datamodule, 2)))
+    batch = next(iter(model.eval_loader(model.data, 2)))
     with torch.no_grad():
         first = model.logits(batch)
         model.soft_vectors[batch.target_item] += 3.0

@@ -115,7 +115,7 @@ class LlamaCTR(ClickModule):
         """Loads the language model and the vectors, once."""
         if hasattr(self, "language_model"):
             return
-        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         if self.histories is None:
             raise InputError("LlamaCTR needs a RetrievalCallback under trainer.callbacks: it makes the histories")
         made: LanguageModel = load(
@@ -284,7 +284,7 @@ class LlamaCTR(ClickModule):
         from safetensors.torch import save_file
 
         assert self.histories is not None
-        self.histories.keep_test_prompts(run, self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.histories.keep_test_prompts(run, self, self.data)
         prefix = f"base_model.model.{self.language_model.base_model_prefix}."
         weights = {
             prefix + name.replace(".default", ""): parameter.detach().cpu().contiguous()
@@ -301,5 +301,5 @@ class LlamaCTR(ClickModule):
         LoraConfig(
             r=self.lora["lora_rank"], lora_alpha=self.lora["lora_alpha"], lora_dropout=self.lora["lora_dropout"],
             target_modules=self.lora_targets, task_type="CAUSAL_LM",
-            base_model_name_or_path=resolve(self.base, self.trainer.datamodule.upstream),  # type: ignore[attr-defined]
+            base_model_name_or_path=resolve(self.base, self.data.upstream),
         ).save_pretrained(str(folder))  # fmt: skip

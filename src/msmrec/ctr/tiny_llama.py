@@ -118,7 +118,7 @@ class TinyLlama(Module):
 
         if hasattr(self, "model"):
             return
-        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         self.prompts = Prompts(data.dataset, self.prompt, data.label_above)
         self.texts = self.text.texts(data.dataset, data.root, data.cache).filter(pl.col(TEXT) != "")[TEXT].to_list()
         self.tokenizer = self._tokenizer(data)

@@ -58,6 +58,12 @@ class Module(L.LightningModule):
         self._parts: list[tuple[Tensor, ...]] = []  # what `evaluate` gave, batch by batch
         self.results: dict[str, Tensor] = {}  # of the last evaluation: (U,) user_id and metrics of each user
 
+    @property
+    def data(self) -> RecDataModule:
+        """What the trainer serves."""
+        served: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return served
+
     @abstractmethod
     def train_loader(self, data: RecDataModule) -> Any:
         """Batches that `training_step` reads, with `set_epoch`."""

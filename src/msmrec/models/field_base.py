@@ -67,7 +67,7 @@ class FieldModel(ClickModule):
     def setup(self, stage: str) -> None:
         """Before training, encodes the dataset's fields. Evaluation finds them in the checkpoint."""
         if stage == "fit" and self.fields is None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = self.data
             self.make(encode_fields(data.dataset, data.label_above, self.user_fields, self.item_fields))
 
     def make(self, fields: Fields) -> None:

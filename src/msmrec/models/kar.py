@@ -125,7 +125,7 @@ class KAR(TextSASRec):
 
         Evaluation finds them in the checkpoint.
         """
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         offsets = self.user_text.snapshots(data.dataset).offsets
         if len(self.preferences) != offsets[-1] + 1:
             self.preferences = self.preferences.new_zeros(int(offsets[-1]) + 1, self.text.dim)

@@ -82,7 +82,7 @@ class MSMRec(TextSASRec):
         """
         if stage != "fit":
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         made = self.text.vectors(data.dataset, data.root, data.cache)
         self.vectors.copy_(torch.from_numpy(made.vectors))
         self.present.copy_(torch.from_numpy(made.present))

@@ -98,7 +98,7 @@ class RecModule(Module):
         return self._catalogue
 
     def _dataset(self) -> Dataset:
-        return self.trainer.datamodule.dataset  # type: ignore[attr-defined, no-any-return]
+        return self.data.dataset
 
     def evaluate(self, batch: EvalBatch) -> tuple[Tensor, ...]:
         """Ranks and the top of the list, of all items not seen by the user.

@@ -137,7 +137,7 @@ class TwoStage(Module):
 
     def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
         """Metrics of every variant, under `<variant>/<metric>`."""
-        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         dataset, split = data.dataset, {"val": VAL, "test": TEST}[prefix]
         users = columns[0].cpu().numpy()
         users.sort()
@@ -266,8 +266,8 @@ class TwoStage(Module):
 
     def save(self, run: Path) -> None:
         """Writes per_user.parquet and .csv (a row a user and variant) and lists.parquet (a row a place of a list)."""
-        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        table = _stacked(self.per_user).join(data.dataset.users.select(USER_ID, RAW_USER_ID), on=USER_ID, how="left")
+        raw_ids = self.data.dataset.users.select(USER_ID, RAW_USER_ID)
+        table = _stacked(self.per_user).join(raw_ids, on=USER_ID, how="left")
         with atomic_file(run / "per_user.parquet") as path:
             table.write_parquet(path)
         with atomic_file(run / "per_user.csv") as path:
