@@ -15,8 +15,8 @@ import polars.selectors as cs
 from msmrec.artifacts import InputError
 from msmrec.columns import RAW_ITEM_ID
 from msmrec.data.prepare import Dataset
+from msmrec.data.root import find
 from msmrec.media.features import Features, ItemFeatures
-from msmrec.media.files import find
 
 log = logging.getLogger(__name__)
 

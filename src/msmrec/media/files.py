@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from msmrec.artifacts import InputError, file_digest
 from msmrec.columns import RAW_ITEM_ID
 from msmrec.data.prepare import Dataset
+from msmrec.data.root import find
 from msmrec.media.features import Features, ItemFeatures
 from msmrec.text.vector_cache import cached_rows
 
@@ -68,7 +69,7 @@ class ItemFiles(ItemFeatures):
 
     def vectors(self, dataset: Dataset, root: Path, cache: Path) -> Features:
         """See `ItemFeatures.vectors`; the mean over an item's files."""
-        folder = find(self.folder, root)
+        folder = find(self.folder, root, folder=True)
         paths, item, others = files_of_items(folder, dataset.items[RAW_ITEM_ID], self.suffixes)
         if not paths:
             kinds = ", ".join(self.suffixes)
@@ -101,18 +102,6 @@ class ItemFiles(ItemFeatures):
             folder, (count > 0).sum(), dataset.num_items, self.unit, len(item), others,
         )  # fmt: skip
         return Features(np.ascontiguousarray(mean @ rows, np.float32), count > 0)
-
-
-def find(name: str, root: Path) -> Path:
-    """The file or folder under the data root, else here.
-
-    Raises:
-        InputError: it is in neither place.
-    """
-    for path in (root / name, Path(name)):
-        if path.exists():
-            return path
-    raise InputError(f"{name}: neither in the data root {root} nor here; put it there or mend the config")
 
 
 def files_of_items(

@@ -9,7 +9,7 @@ from typing import Any
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RAW_ITEM_ID, RAW_USER_ID, TITLE, YEAR
-from msmrec.media.files import find
+from msmrec.data.root import find
 from msmrec.run_folder import OpenRun
 from msmrec.serving.ask_click import ClickAnswers
 from msmrec.serving.explain import Explainer, Explanation
@@ -64,7 +64,7 @@ def refuse_used_port(host: str, port: int) -> None:
 def explorer(run: OpenRun, click: OpenRun | None = None, posters: str = "posters/ml-1m") -> Any:
     """The page of a run, as gradio.Blocks."""
     try:
-        pictures = Posters(find(posters, run.data.root))
+        pictures = Posters(find(posters, run.data.root, folder=True))
     except InputError:
         pictures = Posters(None)
     state = _State(run, click, pictures)

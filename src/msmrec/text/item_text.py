@@ -17,6 +17,7 @@ import polars as pl
 from msmrec.artifacts import InputError, build_once, fingerprint
 from msmrec.columns import DOC_ID, GENRES, ITEM_ID, MODALITY, NOTE, TEXT, TITLE
 from msmrec.data.prepare import Dataset
+from msmrec.data.root import find
 from msmrec.text.describe import Generator, describe, gather
 from msmrec.text.encoder import SentenceEncoder, TextEncoder
 from msmrec.text.extractive import Extractive
@@ -78,7 +79,7 @@ class ItemText:
 
     def retrieved(self, dataset: Dataset, root: Path, cache: Path) -> tuple[KnowledgeBase, pl.DataFrame]:
         """The knowledge base, and which of its documents belong to which item (item_id, doc_id, score)."""
-        files = [self._find(name, root) for name in self.knowledge]
+        files = [find(name, root) for name in self.knowledge]
         base = KnowledgeBase.read(files) if files else KnowledgeBase.none()
         encoder = self.encoder if self.dense_retrieval else None
         key = fingerprint(
@@ -160,14 +161,6 @@ class ItemText:
                 raw = encode_cached(self.encoder, [side[i] for i in rows], cache / "vectors")
                 result[rows, k] = principal(raw, self.dim)
         return result
-
-    def _find(self, name: str, root: Path) -> Path:
-        for path in (root / name, Path(name)):
-            if path.is_file():
-                return path
-        raise InputError(
-            f"knowledge file {name}: neither in the data root {root} nor here; mend model.init_args.text.knowledge"
-        )
 
 
 def how_described(texts: pl.DataFrame) -> pl.DataFrame:

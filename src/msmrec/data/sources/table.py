@@ -13,6 +13,7 @@ from msmrec.artifacts import InputError, file_digest, fingerprint
 from msmrec.columns import GENRES, LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData, as_text
 from msmrec.data.prepare import Source
+from msmrec.data.root import find
 from msmrec.data.sources.border import Border, interactions
 
 FORMAT = 2  # raise when the same files come to be read otherwise
@@ -84,10 +85,7 @@ class Table(Source):
         return self.dataset or Path(self.interactions).name.split(".")[0]
 
     def _find(self, name: str, root: Path) -> Path:
-        for path in (root / name, Path(name)):
-            if path.is_file():
-                return path
-        raise InputError(f"{name}: neither in the data root {root} nor here; mend the path in data.source")
+        return find(name, root)
 
     def fingerprint(self, root: Path) -> str:
         """Depends on the content of the files and on what the columns mean."""
