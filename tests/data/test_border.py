@@ -11,7 +11,7 @@ import pytest
 from msmrec.artifacts import InputError
 from msmrec.columns import LINE, MILLISECONDS
 from msmrec.data.sources import json_lines
-from msmrec.data.sources.border import Border, interactions, plain
+from msmrec.data.sources.border import Border, interactions
 
 NAMES = ["user", "item", "rating", "time"]
 
@@ -48,13 +48,6 @@ def test_only_the_first_lines_are_named() -> None:
     border.refuse("dust", range(7, 1000))
     with pytest.raises(InputError, match=r"994 with dust \(lines 3, 7, 8, \.\.\.\)"):
         border.check(10_000)
-
-
-def test_plain() -> None:
-    assert plain("Black &amp;amp; White  &lt;b&gt;Cats&lt;/b&gt;") == "Black & White Cats"
-    assert plain('<span class="a"><script>var a = 1 < 2;</script>Tea <br/>pot') == "Tea pot"
-    assert plain("espÃ\xadritus") == "espíritus" and plain("braÃ\x83Â§os") == "braços"  # once and twice
-    assert plain("Ã propos: 3 < 5, café") == "Ã propos: 3 < 5, café"
 
 
 def write(path: Path, lines: list[str]) -> Path:

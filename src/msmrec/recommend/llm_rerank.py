@@ -14,8 +14,8 @@ import numpy as np
 
 from msmrec.artifacts import InputError, fingerprint
 from msmrec.columns import GENRES, TITLE
+from msmrec.data.plain_text import plain
 from msmrec.data.prepare import Dataset
-from msmrec.data.sources.border import plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Reply, Request
 from msmrec.recommend.profiles import Profile, profiles, written

@@ -8,7 +8,7 @@ import polars as pl
 from tqdm import tqdm
 
 from msmrec.columns import ITEM_ID, MODALITY, NOTE, TEXT
-from msmrec.data.sources.border import plain
+from msmrec.data.plain_text import plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Request
 from msmrec.text.writer import FIELDS, as_data, read_prompt

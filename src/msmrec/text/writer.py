@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from msmrec.artifacts import InputError, fingerprint
-from msmrec.data.sources.border import TAG, plain
+from msmrec.data.plain_text import TAG, plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Message, Reply, Request, object_schema, prompt_tokens
 from msmrec.text.describe import Description, Document, Generator, ItemDocuments, Plan

@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from msmrec.columns import BRAND, DESCRIPTION, FEATURES, GENRES, RAW_ITEM_ID, TITLE, YEAR
-from msmrec.data.sources.border import Border, plain
+from msmrec.data.plain_text import plain
+from msmrec.data.sources.border import Border
 from msmrec.data.sources.json_lines import blocks, parse
 
 _ID = re.compile(rb"""['"](parent_asin|asin)['"]: ?u?['"]([^'"]+)['"]""")

@@ -32,8 +32,9 @@ from msmrec.columns import (
     YEAR,
 )  # fmt: skip
 from msmrec.data.interactions import RawData
+from msmrec.data.plain_text import plain
 from msmrec.data.prepare import Source
-from msmrec.data.sources.border import Border, interactions, plain
+from msmrec.data.sources.border import Border, interactions
 
 FORMAT = 1  # raise when the same files come to be read otherwise
 RATINGS, BOOKS, USERS = "BX-Book-Ratings.csv", "BX-Books.csv", "BX-Users.csv"

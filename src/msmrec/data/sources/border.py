@@ -4,8 +4,6 @@ A row that cannot be read is left out as long as such rows are few. Above the li
 taken for, and reading stops.
 """
 
-import html
-import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -123,21 +121,3 @@ def interactions(
 def _blank(frame: pl.DataFrame, name: str) -> pl.Expr:
     missing = pl.col(name).is_null()
     return missing | (pl.col(name).str.strip_chars() == "") if frame[name].dtype == pl.String else missing
-
-
-TAG = re.compile(r"<(script|style)\b.*?(</\1>|$)|</?[A-Za-z][^<>]*>?|<!--.*?(-->|$)", re.DOTALL | re.IGNORECASE)
-_MOJIBAKE = re.compile("[\u00c2-\u00f4][\u0080-\u00bf]")
-
-
-def plain(text: str) -> str:
-    """A text without markup, entities and double spaces, and with UTF-8 that was read as latin-1 read again."""
-    if "&" in text:
-        text = html.unescape(html.unescape(text))  # "&amp;amp;" is common
-    if "<" in text:
-        text = TAG.sub(" ", text)
-    while _MOJIBAKE.search(text):  # some went wrong twice
-        try:
-            text = text.encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            break  # it only looked so
-    return " ".join(text.split())
