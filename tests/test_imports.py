@@ -13,6 +13,7 @@ from msmrec.command import PYTORCH_SETTINGS
 ORDER = [
     "columns",
     "artifacts",
+    "markdown",
     "command",
     "arguments",
     "cluster",

@@ -12,7 +12,8 @@ from tests.tiny_configs import TINY_DATA, tiny_config
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import SplitProtocol, prepare
 from msmrec.data.sources.movielens import MovieLens
-from msmrec.text.faithfulness import Evidence, compare_faithfulness, faithfulness, markdown, summarise
+from msmrec.markdown import frame_markdown
+from msmrec.text.faithfulness import DIGITS, Evidence, compare_faithfulness, faithfulness, summarise
 from msmrec.text.item_text import ItemText
 from msmrec.text.modalities import MOVIE_MODALITIES
 from msmrec.verbs import agreement as agreement_verb
@@ -136,7 +137,7 @@ def test_a_table_in_numbers_and_side_by_side(evidence: Evidence) -> None:
     # 'starring al pacino' and 'starring frances mcdormand': idf of the shared word 1, of the others 1 + ln 1.5
     other = 1 + np.log(1.5)
     assert both["diversity"][0] == pytest.approx(1 - 1 / (1 + 2 * other**2))
-    lines = markdown(both).splitlines()
+    lines = frame_markdown(both, DIGITS).splitlines()
     assert len(lines) == 8 and lines[3].startswith("| acting | bad | 2 | 1.000 | 3.0 | 0.000 |")
     assert "| - |" in lines[4]  # one text has no diversity
 
@@ -283,7 +284,7 @@ def test_extractive_texts_are_told_from_other_items_within_seconds(world: World)
     assert scores["support"].drop_nulls().min() > 0.9 and scores["support"].mean() > 0.9999
     assert scores["contradicted"].list.len().sum() == 0
     found = separation(world.texts, world.evidence)
-    print(markdown(found))
+    print(frame_markdown(found))
     assert found["auc"].min() >= 0.95
 
 

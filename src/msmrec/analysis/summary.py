@@ -6,7 +6,7 @@ from msmrec.analysis.analyse import Analysis
 from msmrec.analysis.groups import GROUPS
 from msmrec.analysis.planted import CLEAR, found_drift, found_groups
 from msmrec.columns import MODALITY
-from msmrec.text.faithfulness import markdown
+from msmrec.markdown import frame_markdown
 
 
 def summary(made: Analysis) -> str:
@@ -17,17 +17,17 @@ def summary(made: Analysis) -> str:
     ends = made.group_tests.filter(pl.col("group_a") == GROUPS[0], pl.col("group_b") == GROUPS[-1])
     parts = [
         "Weights (%) at the end of the history, by share of popular items",
-        markdown(_fixed(groups.select(MODALITY, pl.col(*sized).name.map(sized.__getitem__)), 2, 100)),
+        frame_markdown(_fixed(groups.select(MODALITY, pl.col(*sized).name.map(sized.__getitem__)), 2, 100)),
         f"{GROUPS[0]} less {GROUPS[-1]}"
         if len(ends)
         else f"{GROUPS[0]} or {GROUPS[-1]} has too few users to be tested",
-        markdown(_fixed(ends.drop("group_a", "group_b"), 3, 100)) if len(ends) else "",
+        frame_markdown(_fixed(ends.drop("group_a", "group_b"), 3, 100)) if len(ends) else "",
         "First and second half of the history, in hindsight",
-        markdown(_fixed(made.drift, 3, 100)),
+        frame_markdown(_fixed(made.drift, 3, 100)),
         "Test metrics without a modality",
-        markdown(_fixed(made.removal, 4)),
+        frame_markdown(_fixed(made.removal, 4)),
         "Genres in the vectors, before and after the experts",
-        markdown(_fixed(made.map_scores, 3)) if len(made.map_scores) else "(the items have no genres)",
+        frame_markdown(_fixed(made.map_scores, 3)) if len(made.map_scores) else "(the items have no genres)",
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -44,7 +44,7 @@ def found(made: Analysis, truth: pl.DataFrame) -> str:
         least = clear or 0.01  # a user whose weights stay has no direction
         rows += [("drift, change of weight", least, *found_drift(made.leanings, truth, least))]
     table = pl.DataFrame(rows, ["planted", "at least", "users", "found"], orient="row").sort("planted", "at least")
-    return "What was planted, and for which share of the users it is found\n\n" + markdown(_fixed(table, 3))
+    return "What was planted, and for which share of the users it is found\n\n" + frame_markdown(_fixed(table, 3))
 
 
 def _fixed(table: pl.DataFrame, digits: int, scale: float = 1) -> pl.DataFrame:

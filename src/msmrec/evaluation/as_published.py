@@ -16,6 +16,7 @@ from torch import Tensor
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIMESTAMP, USER_ID
 from msmrec.data.prepare import Dataset
+from msmrec.markdown import markdown
 from msmrec.metrics.ctr import ctr_metrics, user_auc
 from msmrec.run_folder import dataset_of, read_record
 
@@ -67,9 +68,5 @@ def table(run: Path) -> str:
     if not path.is_file():
         raise InputError(f"{run}: no predictions.parquet; only runs of click models have one")
     result = as_published(pl.read_parquet(path), dataset_of(run))
-    lines = ["| scored | " + " | ".join(METRICS) + " |", "|---|" + "---|" * len(METRICS)]
-    lines += [
-        f"| {name} | " + " | ".join(f"{values[metric]:.4f}" for metric in METRICS) + " |"
-        for name, values in result.items()
-    ]
-    return "\n".join(lines)
+    rows = [[name, *(f"{values[metric]:.4f}" for metric in METRICS)] for name, values in result.items()]
+    return markdown(["scored", *METRICS], rows)

@@ -9,6 +9,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TRAIN, USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.evaluation.run_folders import find_runs, group_runs, refuse_different_tests
+from msmrec.markdown import markdown
 from msmrec.run_folder import dataset_of
 
 METRICS = ("hit_rate@10", "ndcg@10")
@@ -93,13 +94,12 @@ def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
     groups, warnings = group_runs(runs)
     dataset = dataset_of(runs[0].folder)
     tables = {group.name: [slices(run.per_user(), dataset) for run in group.runs] for group in groups}
-    lines = ["| slice | users | " + " | ".join(f"{name} HR@10 / NDCG@10" for name in tables) + " |"]
-    lines.append("|---|---|" + "---|" * len(tables))
     first = next(iter(tables.values()))[0]
+    lines = []
     for row, (name, users) in enumerate(first.select("slice", "users").iter_rows()):
         cells = []
         for seeds in tables.values():
             means = [sum(table[m][row] for table in seeds) / len(seeds) for m in METRICS]
             cells.append(" / ".join(f"{value:.4f}" for value in means))
-        lines.append(f"| {name} | {users:,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines), warnings
+        lines.append([name, f"{users:,}", *cells])
+    return markdown(["slice", "users", *(f"{name} HR@10 / NDCG@10" for name in tables)], lines), warnings

@@ -24,6 +24,7 @@ from msmrec.data.catalogue import catalogue_of, genre_tastes
 from msmrec.data.datamodule import RecDataModule
 from msmrec.fusion import Fusion, Kind
 from msmrec.learned_fusion import liked_pairs
+from msmrec.markdown import markdown
 from msmrec.media.features import Features, ItemFeatures
 from msmrec.metrics.beyond_accuracy import TIERS
 from msmrec.models.base import Module
@@ -250,11 +251,11 @@ class TwoStage(Module):
             _, name, metric = key.split("/", 2)
             rows.setdefault(name, {})["retrieval" if metric.startswith("retrieval_recall") else metric] = value
         shown = [metric for metric in COLUMNS if any(metric in row for row in rows.values())]
-        lines = ["| variant | N | " + " | ".join(COLUMNS[metric] for metric in shown) + " |"]
-        lines.append("|---|---|" + "---|" * len(shown))
-        for name, row in rows.items():
-            cells = [f"{row[metric]:.4f}" if metric in row else "" for metric in shown]
-            lines.append(f"| {name} | {self.variants[name].candidates} | " + " | ".join(cells) + " |")
+        lines = [
+            [name, str(self.variants[name].candidates), *(f"{row[m]:.4f}" if m in row else "" for m in shown)]
+            for name, row in rows.items()
+        ]
+        table = markdown(["variant", "N", *(COLUMNS[metric] for metric in shown)], lines)
         caveats = [f"{name}: {kind.caveat}" for name, kind in self.features.items() if kind.caveat]
         caveats += [
             f"{name}: {users:,} users keep the first stage's order, {what}"
@@ -262,7 +263,7 @@ class TwoStage(Module):
             for what, users in counts.items()
             if what.startswith("fell back")
         ]
-        return "\n".join([str(run), *lines, *caveats])
+        return "\n".join([str(run), table, *caveats])
 
     def save(self, run: Path) -> None:
         """Writes per_user.parquet and .csv (a row a user and variant) and lists.parquet (a row a place of a list)."""

@@ -22,6 +22,9 @@ ALL = "all"
 SHARES = [f"{kind[:-1]}_support" for kind in KINDS]
 """Columns of the shares of claims that are supported, one a kind."""
 
+DIGITS = {"length": 1, "claims": 1, "contradictions": 1}
+"""Of the columns of a summary that are no shares, where it is printed."""
+
 _YEAR_FIELDS = ["year", "released"]
 _PEOPLE_FIELDS = {"director": ["directors", "director"], "cast": ["actors", "cast", "starring"]}
 _NOT_SAID = [DOC_ID, "source", "score"]
@@ -257,17 +260,3 @@ def compare_faithfulness(tables: Mapping[str, pl.DataFrame], evidence: Evidence)
     rows = pl.concat(table.insert_column(1, name) for name, table in named)
     place = pl.DataFrame({MODALITY: [*(m for m in rows[MODALITY].unique(maintain_order=True) if m != ALL), ALL]})
     return place.join(rows, on=MODALITY, maintain_order="left_right")
-
-
-def markdown(table: pl.DataFrame) -> str:
-    """A table in Markdown: shares with three digits, other fractions with one, '-' where nothing was measured."""
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    digits = {"length": 1, "claims": 1, "contradictions": 1}
-    for row in table.iter_rows(named=True):
-        cells = [
-            "-" if value is None else f"{value:.{digits.get(name, 3)}f}" if isinstance(value, float)
-            else f"{value:,}" if isinstance(value, int) else str(value)
-            for name, value in row.items()
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from msmrec.text.faithfulness import markdown
+from msmrec.markdown import frame_markdown
 from msmrec.text.raters import agreement, mean_ratings, read_key, read_ratings
 
 
@@ -15,4 +15,4 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--key", required=True, type=Path, help="the sheet's key file, as faithfulness wrote it")
     given = parser.parse_args(args)
     ratings = read_ratings(given.sheet, read_key(given.key))
-    print(markdown(agreement(ratings)), markdown(mean_ratings(ratings)), sep="\n\n")
+    print(frame_markdown(agreement(ratings)), frame_markdown(mean_ratings(ratings)), sep="\n\n")

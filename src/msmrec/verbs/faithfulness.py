@@ -12,7 +12,8 @@ import polars as pl
 from msmrec.arguments import config_words
 from msmrec.artifacts import InputError, atomic_file
 from msmrec.columns import DOC_ID, ITEM_ID, MODALITY
-from msmrec.text.faithfulness import Evidence, compare_faithfulness, faithfulness, markdown
+from msmrec.markdown import frame_markdown
+from msmrec.text.faithfulness import DIGITS, Evidence, compare_faithfulness, faithfulness
 from msmrec.text.raters import blind_sheet, write_sheet
 from msmrec.verbs.describe import texts_of
 
@@ -41,14 +42,14 @@ def main(args: Sequence[str]) -> None:
             raise InputError(f"{config} is on another dataset than the configs before it; compare texts of one dataset")
     (of_all,) = items.values()
     evidence = Evidence.of(of_all, pl.concat(documents, how="diagonal"))
-    print(markdown(compare_faithfulness(tables, evidence)))
+    print(frame_markdown(compare_faithfulness(tables, evidence), DIGITS))
     if given.judge:
         some = of_all.sample(min(given.judge_items, len(of_all)), seed=given.sheet_seed)
         known = pl.concat(documents, how="diagonal").unique([ITEM_ID, DOC_ID], maintain_order=True)
         for config, table in tables.items():
             mine = table.filter(pl.col(ITEM_ID).is_in(some[ITEM_ID].implode()))
             print(f"\n{given.judge} on {config}: 0 not supported, 1 in part, 2 in full")
-            print(markdown(_judged(given.judge, mine, of_all, known, data.cache / "answers.sqlite")))
+            print(frame_markdown(_judged(given.judge, mine, of_all, known, data.cache / "answers.sqlite")))
     if given.out:
         scores = [faithfulness(t, evidence).insert_column(0, pl.lit(c).alias("config")) for c, t in tables.items()]
         with atomic_file(given.out) as path:
