@@ -133,12 +133,10 @@ def _slices(groups: Sequence[Group]) -> list[Block]:
             [(name, mean[m].tolist(), nothing, nothing) for name, mean in means.items()],
             axis(f"{short[m]}, mean over the slice's users", zero=True),
             f"{m} of each config in slices of the users",
-            table=Table("", [], []),
+            table=False,
         )
         for m in METRICS
     ]
-    for figure in figures:
-        figure.table = None
     columns = ["slice", "users", *(f"{name}: {short[m]}" for name in means for m in METRICS)]
     rows = [
         [s, number(users[k]), *(number(float(mean[m][k])) for mean in means.values() for m in METRICS)]

@@ -7,7 +7,7 @@ import polars as pl
 
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN, USER_ID
 from msmrec.metrics.beyond_accuracy import TIERS
-from msmrec.report.figures import axis, histogram, line, number, table_of
+from msmrec.report.figures import axis, bars, histogram, line, number, table_of
 from msmrec.report.page import Block, Figure, Missing, Prose, Row, Table
 from msmrec.report.run_files import RunFiles
 
@@ -96,28 +96,22 @@ def _ratings(rows: pl.DataFrame) -> list[Figure]:
     at = values[RATING].to_numpy().astype(float)
     half = float(np.diff(at).min()) * 0.45 if len(at) <= 25 else 0.0
     if half:
-        edges = np.stack([at - half, at + half], 1)
-        figure = histogram(
-            np.array([0.0, 1.0]),
-            np.array([0]),
-            "Ratings",
-            axis("rating (stars)" if at.max() <= 5 else "rating"),
-            "ratings",
-            f"How often each of {len(at)} ratings was given",
-        )
-        total = float(values["count"].sum())
-        names = [f"{a:g}" for a in at]
-        figure.marks[0] |= {
-            "left": edges[:, 0].tolist(),
-            "right": edges[:, 1].tolist(),
-            "top": values["count"].to_list(),
-            "hover": [f"{n}: {c:,} ({c / total:.1%})" for n, c in zip(names, values["count"], strict=True)],
-        }
-        figure.x["ticks"] = at.tolist() if len(at) <= 10 else None
-        table_rows = [[n, number(c), f"{c / total:.1%}"] for n, c in zip(names, values["count"], strict=True)]
-        figure.table = Table("Ratings", ["rating", "ratings", "share"], table_rows, frozenset({0, 1, 2}))
-        figure.note = f"{rows[RATING].min():g} to {rows[RATING].max():g}, mean {rows[RATING].mean():.2f}."  # type: ignore[str-bytes-safe]
-        return [figure]
+        names, many = [f"{a:g}" for a in at], values["count"].to_list()
+        shares = [f"{c / sum(many):.1%}" for c in many]
+        hover = [f"{n}: {c:,} ({share})" for n, c, share in zip(names, many, shares, strict=True)]
+        cells = [[n, number(c), share] for n, c, share in zip(names, many, shares, strict=True)]
+        return [
+            Figure(
+                "Ratings",
+                [bars((at - half).tolist(), (at + half).tolist(), many, hover)],
+                axis("rating (stars)" if at.max() <= 5 else "rating", ticks=at.tolist() if len(at) <= 10 else None),
+                axis("ratings", zero=True),
+                f"How often each of {len(at)} ratings was given",
+                Table("Ratings", ["rating", "ratings", "share"], cells, frozenset({0, 1, 2})),
+                f"{at.min():g} to {at.max():g}, mean {rows[RATING].mean():.2f}.",  # type: ignore[str-bytes-safe]
+                height=270,
+            )
+        ]
     edges = np.linspace(at.min(), at.max(), 30)
     counts = np.histogram(rows[RATING].to_numpy(), edges)[0]
     return [histogram(edges, counts, "Ratings", axis("rating"), "ratings", "Histogram of the ratings")]

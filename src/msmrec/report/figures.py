@@ -130,25 +130,33 @@ def dots(
     note: str = "",
     header: str = "",
     rule: float | None = None,
-    table: Table | None = None,
+    table: Table | bool = True,
 ) -> Figure:
     """A row a label, a point with its interval a series: (name, means, lows, highs).
 
     Args:
         header: what the labels are, for the table. rule: where a vertical line stands, such as 0 or chance.
+        table: in place of one of the series; False for none, where the page has one of several figures.
     """
     step = 0.62 / max(len(series), 1)
     marks: list[Mark] = [] if rule is None else [{"kind": "rule", "at": rule}]
     for k, (name, mean, low, high) in enumerate(series):
         marks.append(intervals(labels, mean, low, high, name, k, (k - (len(series) - 1) / 2) * step))
-    columns = [header, *(part for name, *_ in series for part in (name, "95% interval"))]
-    rows = [
-        [label, *(part for _, m, a, b in series for part in (number(m[i]), span(a[i], b[i])))]
-        for i, label in enumerate(labels)
-    ]
-    made = table or Table(title, columns, rows, frozenset(range(1, len(columns))))
+    if table is True:
+        columns = [header, *(part for name, *_ in series for part in (name, "95% interval"))]
+        rows = [
+            [label, *(part for _, m, a, b in series for part in (number(m[i]), span(a[i], b[i])))]
+            for i, label in enumerate(labels)
+        ]
+        table = Table(title, columns, rows, frozenset(range(1, len(columns))))
     height = 95 + 30 * (len(series) > 1) + max(26, 16 * len(series) + 10) * len(labels)
-    return Figure(title, marks, x, labels_axis(labels), alt, made, note, height)
+    return Figure(title, marks, x, labels_axis(labels), alt, table or None, note, height)
+
+
+def bars(left: Sequence[float], right: Sequence[float], top: Sequence[float], hover: Sequence[str]) -> Mark:
+    """Bars from 0 to `top` over the spans from `left` to `right`."""
+    spans = {"left": list(left), "right": list(right), "top": list(top)}
+    return {"kind": "bars", **spans, "series": 0, "name": "", "hover": list(hover)}
 
 
 def histogram(
@@ -164,19 +172,12 @@ def histogram(
     """Bars of given heights over the spans between `edges` (n + 1)."""
     low, high = edges[:-1], edges[1:]
     names = names or [f"{number(float(a), 0)} to {number(float(b), 0)}" for a, b in zip(low, high, strict=True)]
-    bars = {
-        "kind": "bars",
-        "left": low.tolist(),
-        "right": high.tolist(),
-        "top": counts.tolist(),
-        "series": 0,
-        "name": "",
-        "hover": [f"{n}: {number(int(c))}" for n, c in zip(names, counts, strict=True)],
-    }
+    hover = [f"{n}: {number(int(c))}" for n, c in zip(names, counts, strict=True)]
+    mark = bars(low.tolist(), high.tolist(), counts.tolist(), hover)
     table = Table(
         title, [x["title"], y], [[n, number(int(c))] for n, c in zip(names, counts, strict=True)], frozenset({1})
     )
-    return Figure(title, [bars], x, axis(y, zero=True), alt, table, note, height=270)
+    return Figure(title, [mark], x, axis(y, zero=True), alt, table, note, height=270)
 
 
 def cells(

@@ -154,9 +154,8 @@ def slices(run: RunFiles) -> list[Block]:
         axis("mean over the slice's users", zero=True),
         "Hit rate and NDCG at 10 in slices of the users, with intervals",
         note,
-        table=table,
+        table=False,
     )
-    figure.table = None
     return [*blocks, figure, table]
 
 
