@@ -43,11 +43,6 @@ def gated(run: OpenRun) -> MSMRec:
     return run.model
 
 
-def modality_names(model: MSMRec) -> list[str]:
-    """The M modalities, in the order of the gate's weights."""
-    return [modality.name for modality in model.text.modalities]
-
-
 @dataclass(frozen=True)
 class Gate:
     """The gate's weights of U users, whose T places lie one history after the other, oldest item first."""
@@ -123,8 +118,7 @@ def read_gate(model: MSMRec, dataset: Dataset) -> Gate:
         _softmax_of_mean(model, summed, *bounds)
         for bounds in ((offsets[:-1], offsets[1:]), (offsets[:-1], middle), (middle, offsets[1:]))
     )
-    names = modality_names(model)
-    return Gate(names, user_id, offsets, rows, item_id, items, after, users, whole, np.stack(halves))
+    return Gate(model.text.names, user_id, offsets, rows, item_id, items, after, users, whole, np.stack(halves))
 
 
 def over_ranges(

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from msmrec.analysis.gate import Gate, gated, modality_names, over_ranges
+from msmrec.analysis.gate import Gate, gated, over_ranges
 from msmrec.analysis.groups import GROUPS, entropy
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, MODALITY, RATING, RAW_ITEM_ID, RAW_USER_ID, TITLE, USER_ID, VAL
@@ -116,7 +116,7 @@ def user_curve(run: OpenRun, user_ids: Sequence[int]) -> pl.DataFrame:
     start, end = dataset.offsets[users], dataset.ends[VAL][users]
     if len(none := users[start == end]):
         raise InputError(f"user_id {none[0]}: no item in the history before the test part")
-    names = modality_names(model)
+    names = model.text.names
     items, after = over_ranges(model, model.gate_weights, dataset.item_id, start, end)
     length = end - start
     place = np.arange(len(items)) - np.repeat(np.cumsum(length) - length, length)

@@ -40,7 +40,7 @@ def gate_at_work(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list
             " row is the user's own weights after the history, which ranking uses."
         )
     ]
-    names = [modality.name for modality in model.text.modalities]
+    names = model.text.names
     titles = ["", *dataset.items[TITLE].fill_null("").to_list()]
     of_user = {int(batch.user_id): batch for batch in loader}
     return blocks + [_one_user(model, of_user[user], user, users[user], names, titles, run) for user in tested]

@@ -45,7 +45,7 @@ class Explainer:
         self.model, self.dataset = run.model, run.data.dataset
         self.modalities: list[str] = []
         if isinstance(run.model, MSMRec):
-            self.modalities = [modality.name for modality in run.model.text.modalities]
+            self.modalities = run.model.text.names
         with torch.inference_mode():
             self.vectors = F.normalize(self.model.item_embeddings().float(), dim=-1)
         self.row_of = {str(raw): u for u, raw in enumerate(self.dataset.users[RAW_USER_ID].to_list(), 1)}

@@ -35,7 +35,6 @@ class ModalityVectors(NamedTuple):
 
     vectors: np.ndarray  # (N + 1, M, D) float32, zero where missing; row 0 is the padding
     present: np.ndarray  # (N + 1, M) bool, False where an item has no evidence for a modality
-    names: list[str]  # M
 
 
 class ItemText:
@@ -76,6 +75,11 @@ class ItemText:
         self.generator: Generator = generator or Extractive()
         self.encoder = encoder or SentenceEncoder()
         self.dense_retrieval, self.noise = dense_retrieval, noise
+
+    @property
+    def names(self) -> list[str]:
+        """The M modalities, in the order of the vectors."""
+        return [modality.name for modality in self.modalities]
 
     def retrieved(self, dataset: Dataset, root: Path, cache: Path) -> tuple[KnowledgeBase, pl.DataFrame]:
         """The knowledge base, and which of its documents belong to which item (item_id, doc_id, score)."""
@@ -132,15 +136,14 @@ class ItemText:
         """Whitened vectors of all items and modalities."""
         texts = self.texts(dataset, root, cache)
         raw = encode_cached(self.encoder, texts[TEXT].to_list(), cache / "vectors")
-        names = [modality.name for modality in self.modalities]
-        vectors = np.zeros((dataset.num_items + 1, len(names), self.dim), np.float32)
-        present = np.zeros((dataset.num_items + 1, len(names)), bool)
-        for k, name in enumerate(names):
+        vectors = np.zeros((dataset.num_items + 1, len(self.names), self.dim), np.float32)
+        present = np.zeros((dataset.num_items + 1, len(self.names)), bool)
+        for k, name in enumerate(self.names):
             rows = texts.select(((pl.col(MODALITY) == name) & (pl.col(TEXT) != "")).arg_true())[:, 0].to_numpy()
             item = texts[ITEM_ID].to_numpy()[rows]
             vectors[item, k] = whiten(raw[rows], self.dim)
             present[item, k] = True
-        return ModalityVectors(vectors, present, names)
+        return ModalityVectors(vectors, present)
 
     def title_and_description(self, dataset: Dataset, root: Path, cache: Path) -> np.ndarray:
         """(N + 1, 2, D) float32 vectors of each item's title and of its description (RALLRec, eq. 3), row 0 zero.

@@ -9,4 +9,4 @@ def main(args: Sequence[str]) -> None:
     """Takes the arguments of train.py."""
     data, text = texts_of(args)
     made = text.vectors(data.dataset, data.root, data.cache)
-    print(f"{made.vectors.shape} vectors for {', '.join(made.names)}; {made.present[1:].mean():.1%} present")
+    print(f"{made.vectors.shape} vectors for {', '.join(text.names)}; {made.present[1:].mean():.1%} present")
