@@ -87,6 +87,8 @@ class KAR(TextSASRec):
         **sasrec: see SASRec.
     """
 
+    serving_note = "KAR's preference texts exist for the dataset's users alone; new users are ranked without one"
+
     item_text: Tensor
     preferences: Tensor
     offsets: Tensor

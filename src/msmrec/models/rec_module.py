@@ -31,6 +31,8 @@ class RecModule(Module):
     headline = ("hit_rate@10", "ndcg@10", "hit_rate@100")
     serves_new_users: ClassVar[bool] = True
     """Whether `scores` makes sense for a user of whom nothing but the history is known (user_id 0)."""
+    serving_note: ClassVar[str] = ""
+    """What to know of the lists of such users; empty where nothing is."""
 
     def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
         super().__init__(**optimisation)

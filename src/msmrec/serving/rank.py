@@ -134,8 +134,7 @@ def of_run(run: OpenRun) -> Recommender:
             f"{run.folder}: {name} ranks no catalogue by itself (a click model answers for given pairs, TwoStage leaves"
             " lists.parquet); name a run of a ranking model, such as sasrec_ml1m or msmrec_ml1m"
         )
-    note = "KAR's preference texts exist for the dataset's users alone; new users are ranked without one"
     return Recommender(
         name, model.scores, data.dataset.items, data.max_seq_len, data.eval_batch_size, data.place()[0],
-        model.serves_new_users, note if name == "KAR" else "",
+        model.serves_new_users, model.serving_note,
     )  # fmt: skip
