@@ -158,6 +158,26 @@ def history_start(dataset: Dataset, rows: np.ndarray, k: int, window: int) -> np
     return start
 
 
+def union(dataset: Dataset, relevant: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The relevant ratings of each sample, and behind them the recent ones.
+
+    Args:
+        relevant: (S, K) int32 rows, best first, -1 pads. rows: (S,) the samples.
+
+    Returns:
+        (S, 2K) int32 rows, -1 where there is none or it stood in the relevant channel already; (S, K) where the recent
+        channel has each relevant rating, K for nowhere.
+    """
+    k = relevant.shape[1]
+    # A rating r steps before the sample stands at place r of the recent channel: no search is needed.
+    step = rows[:, None].astype(np.int32) - relevant
+    column = np.where((relevant >= 0) & (step <= k), step - 1, k)
+    again = np.zeros((len(rows), k + 1), bool)
+    np.put_along_axis(again, column, True, 1)
+    late = np.where(again[:, :k], np.int32(-1), recent_history(dataset, rows, k))
+    return np.concatenate([relevant, late], 1), column
+
+
 def rerank(dataset: Dataset, relevant: np.ndarray, rows: np.ndarray, alpha: float, beta: float) -> np.ndarray:
     """Merges the relevant and the recent channel by channel and position scores (eq. 8) and keeps the best K.
 
@@ -183,18 +203,11 @@ def rerank(dataset: Dataset, relevant: np.ndarray, rows: np.ndarray, alpha: floa
     merged = np.empty_like(relevant)
     for begin in range(0, len(rows), BLOCK):
         sample, near = rows[begin : begin + BLOCK], relevant[begin : begin + BLOCK]
-        late = recent_history(dataset, sample, k)
-        # A rating r steps before the sample stands at place r of the recent channel: no search is needed.
-        step = sample[:, None].astype(np.int32) - near
-        both = (near >= 0) & (step <= k)
-        column = np.where(both, step - 1, k)  # column k: nowhere
+        both, column = union(dataset, near, sample)
         score = np.where(near >= 0, first + np.append(second, 0).astype(np.int32)[column], -1)
-        late_score = np.where(late >= 0, second, -1)
-        late_score = np.append(late_score, np.zeros((len(late), 1), np.int32), 1)
-        np.put_along_axis(late_score, column, np.int32(-1), 1)  # already counted in the relevant channel
-        key = np.concatenate([score, late_score[:, :k]], 1)
+        key = np.concatenate([score, np.where(both[:, k:] >= 0, second, -1)], 1)
         key = np.where(key < 0, np.int32(-1), (key << bits) | place)
         key = np.sort(key, axis=1)[:, : -k - 1 : -1]
-        found = np.take_along_axis(np.concatenate([near, late], 1), 2 * k - 1 - (key & ((1 << bits) - 1)), 1)
+        found = np.take_along_axis(both, 2 * k - 1 - (key & ((1 << bits) - 1)), 1)
         merged[begin : begin + BLOCK] = np.where(key < 0, -1, found)
     return merged

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from msmrec.columns import RATING
 from msmrec.data.prepare import Dataset
-from msmrec.retrieval.history import Channel, recent_history
+from msmrec.retrieval.history import Channel, union
 
 FEATURES = 5
 
@@ -47,26 +47,21 @@ class LearnedReranker(nn.Module):
 def candidates(
     dataset: Dataset, reranker: LearnedReranker, relevant: Channel, rows: np.ndarray
 ) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-    """The union of both channels.
+    """The union of both channels, and what tells its ratings apart.
 
     Args:
         reranker: knows the rating scale, which one user's ratings need not span.
         relevant: from `relevant_history`. rows: (S,) the samples.
 
     Returns:
-        (S, 2K) int32 rows, -1 where there is none or it stood in the relevant channel already; (S, 2K, FEATURES);
-        (S, 2K) ratings, centred by the scale's middle; (S, 2K) bool, True at candidates.
+        (S, 2K) int32 rows, see `union`; (S, 2K, FEATURES); (S, 2K) ratings, centred by the scale's middle; (S, 2K)
+        bool, True at candidates.
     """
-    near, k = relevant.rows, relevant.rows.shape[1]
-    late = recent_history(dataset, rows, k)
-    step = rows[:, None].astype(np.int32) - near
-    column = np.where((near >= 0) & (step <= k), step - 1, k)
-    again = np.zeros((len(rows), k + 1), bool)
-    np.put_along_axis(again, column, True, 1)
-    both = np.concatenate([near, np.where(again[:, :k], -1, late)], 1)
+    k = relevant.rows.shape[1]
+    both, _ = union(dataset, relevant.rows, rows)
     real = torch.from_numpy(both >= 0)
     similarity = np.concatenate([relevant.similarity, np.zeros_like(relevant.similarity)], 1)
-    in_near = np.concatenate([np.ones_like(near), np.zeros_like(late)], 1).astype(np.float32)
+    in_near = np.tile(np.repeat(np.array([1, 0], np.float32), k), (len(rows), 1))
     place = np.tile(1 / np.arange(1, k + 1, dtype=np.float32), (len(rows), 2))
     back = np.log1p(np.maximum(rows[:, None] - both, 0)).astype(np.float32)
     rating = ((dataset.column(RATING) - reranker.middle) / reranker.reach).astype(np.float32)[both]
