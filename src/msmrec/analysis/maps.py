@@ -24,6 +24,7 @@ from msmrec.models.msmrec import MSMRec
 
 STAGES = ("before", "after")
 METHODS = ("tsne", "umap")
+SCORED = 2000  # items of a modality that are scored: the distances of all their pairs are in memory at once
 Vectors = NDArray[np.float32]
 
 
@@ -47,7 +48,7 @@ def sampled_items(model: MSMRec, dataset: Dataset, modality: int, most: int | No
 
 
 def map_scores(
-    model: MSMRec, dataset: Dataset, names: Sequence[str], neighbours: int = 10, most: int | None = 2000, seed: int = 0
+    model: MSMRec, dataset: Dataset, names: Sequence[str], neighbours: int = 10, seed: int = 0
 ) -> pl.DataFrame:
     """How well genres part in each modality's vectors.
 
@@ -58,7 +59,7 @@ def map_scores(
     genres, rarest = genre_matrix(dataset), _rarest(dataset)
     rng, rows = np.random.default_rng(seed), []
     for k, name in enumerate(names):
-        items = sampled_items(model, dataset, k, most, seed)
+        items = sampled_items(model, dataset, k, SCORED, seed)
         if not genres.any() or len(items) <= neighbours or len(np.unique(rarest[items])) < 2:
             continue
         dealt = rng.permutation(items)

@@ -11,6 +11,8 @@ import numpy as np
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST, TRAIN, VAL
 
+HEAD, MID = 0.1, 0.4  # shares of the items with training ratings, by which every table of tiers is cut
+
 SplitName = Literal["leave_one_out", "user_ratio", "user_random", "global_time"]
 
 
@@ -76,7 +78,7 @@ def split(
     return part
 
 
-def popularity_tiers(count: np.ndarray, head: float = 0.1, mid: float = 0.4) -> np.ndarray:
+def popularity_tiers(count: np.ndarray) -> np.ndarray:
     """Splits items by their number of training interactions: the top 10% are head, the next 40% mid, the rest tail.
 
     Items with no training interaction are "cold" and stay out of the shares.
@@ -90,6 +92,6 @@ def popularity_tiers(count: np.ndarray, head: float = 0.1, mid: float = 0.4) -> 
     tier = np.full(len(count), "cold", dtype="<U4")
     warm = np.flatnonzero(count > 0)
     order = warm[np.argsort(-count[warm], kind="stable")]
-    first, second = round(len(order) * head), round(len(order) * (head + mid))
+    first, second = round(len(order) * HEAD), round(len(order) * (HEAD + MID))
     tier[order[:first]], tier[order[first:second]], tier[order[second:]] = "head", "mid", "tail"
     return tier

@@ -19,6 +19,7 @@ from msmrec.text.user_text import Preferences, Snapshots, Template, preferences
 from msmrec.text.writer import read_prompt
 
 TOP_ITEMS, TOP_TAGS = 5, 15
+TASTE_WORDS = 50  # that a model is asked for: a taste in a sentence or two
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,13 @@ def _top_tags(dataset: Dataset, users: np.ndarray) -> dict[int, list[str]]:
     return dict(top.iter_rows())
 
 
-def written(made: Sequence[Profile], model: ChatModel, cache: Path, max_words: int = 50) -> tuple[list[Profile], int]:
+def written(made: Sequence[Profile], model: ChatModel, cache: Path) -> tuple[list[Profile], int]:
     """The profiles with a taste in a language model's words.
 
     Args:
         made: by `profiles`.
         model: who writes.
         cache: holds its answers, so that nobody is asked twice.
-        max_words: of a taste.
 
     Returns:
         The profiles, and how many kept the counted taste because the model's answer was of no use.
@@ -123,10 +123,10 @@ def written(made: Sequence[Profile], model: ChatModel, cache: Path, max_words: i
 
     def requests() -> Iterator[Request]:
         for profile in told:
-            words = {"facts": str(profile), "max_words": str(max_words)}
+            words = {"facts": str(profile), "max_words": str(TASTE_WORDS)}
             parts = [("system", system), ("user", user)]
             yield Request(
-                [{"role": role, "content": part.substitute(words)} for role, part in parts], None, 2 * max_words
+                [{"role": role, "content": part.substitute(words)} for role, part in parts], None, 2 * TASTE_WORDS
             )
 
     with Answers(cache / "answers.sqlite") as answers:

@@ -14,13 +14,13 @@ from msmrec.llm.client import ChatModel, Request
 from msmrec.text.writer import FIELDS, as_data, read_prompt
 
 JUDGED = "judged"
+MAX_CONTEXT = 8000  # characters of documents in a prompt, as a writer reads them by default
 GRADES = (0, 1, 2)  # contradicted or not mentioned, supported in part, supported in full
 
 
 def judge(
-    texts: pl.DataFrame, items: pl.DataFrame, documents: pl.DataFrame, model: ChatModel, answers: Path,
-    max_context: int = 8000,
-) -> pl.DataFrame:  # fmt: skip
+    texts: pl.DataFrame, items: pl.DataFrame, documents: pl.DataFrame, model: ChatModel, answers: Path
+) -> pl.DataFrame:
     """Asks a model to grade texts against their items' documents, an item a request.
 
     Args:
@@ -29,7 +29,6 @@ def judge(
         documents: item_id, doc_id and the documents' fields, as `ItemText.documents` returns them.
         model: the judge.
         answers: file of its answers; what it was asked before is not asked again.
-        max_context: characters of documents in a prompt.
 
     Returns:
         item_id, modality, judged (Int64: 0 contradicted or not mentioned, 1 in part, 2 in full; null where the answer
@@ -48,7 +47,7 @@ def judge(
             words = {
                 "aspects": "\n".join(f"- {name}" for name in said),
                 "item": f"{plain(item['title'])} ({item.get('year') or 'year unknown'})",
-                "documents": as_data(found, max_context),
+                "documents": as_data(found, MAX_CONTEXT),
                 "descriptions": json.dumps(said, ensure_ascii=False),
                 "max_words": "",
             }

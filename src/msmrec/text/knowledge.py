@@ -78,18 +78,12 @@ class KnowledgeBase:
         documents = pl.DataFrame(rows, schema={name: pl.String() for name in columns})
         return cls(documents, digest.hexdigest())
 
-    def retrieve(
-        self,
-        items: pl.DataFrame,
-        encoder: TextEncoder | None = None,
-        top_k: int = 1,
-        threshold: float = 1.3,
-    ) -> pl.DataFrame:
+    def retrieve(self, items: pl.DataFrame, encoder: TextEncoder | None = None, top_k: int = 1) -> pl.DataFrame:
         """Find each item's documents; see `msmrec.text.retrieve.retrieve`."""
         if self.documents.is_empty():
             kinds = {ITEM_ID: items[ITEM_ID].dtype, DOC_ID: pl.String(), "source": pl.String(), "score": pl.Float32()}
             return pl.DataFrame(schema=kinds)
-        return retrieve(items, self.documents, encoder, top_k, threshold)
+        return retrieve(items, self.documents, encoder, top_k)
 
 
 def _document(line: bytes, where: str, max_chars: int) -> dict[str, str]:

@@ -22,6 +22,7 @@ _TITLE_FLOOR = 0.45
 _TITLE_CANDIDATES = 64  # Hamlet has 45 documents of exactly that title
 _TEXT_CANDIDATES = 3
 _TEXT_FLOOR = 0.2
+_THRESHOLD = 1.3  # least score of a pair; same title and year is 1.5, same title alone 1.0, unlike years cost 1
 _INEXACT = 0.97  # the most that two titles can score that are not the same
 
 
@@ -30,7 +31,6 @@ def retrieve(
     documents: pl.DataFrame,
     encoder: TextEncoder | None = None,
     top_k: int = 1,
-    threshold: float = 1.3,
 ) -> pl.DataFrame:
     """Find the documents of each item, at most `top_k` per source.
 
@@ -39,7 +39,6 @@ def retrieve(
         documents: `KnowledgeBase.documents`.
         encoder: adds the cosine of vectors to the evidence where words alone leave a choice open.
         top_k: documents kept per item and source.
-        threshold: least score; same title and year is 1.5, same title alone 1.0, unlike years cost 1.
 
     Returns:
         Columns `item_id`, `doc_id`, `source`, `score`, sorted by item, source and falling score. A document serves
@@ -55,7 +54,7 @@ def retrieve(
         pairs[source] = matcher.title_pairs(source)
         item, doc, title = pairs[source]
         score = title + matcher.year_evidence(item, doc)
-        best[source] = matcher.top_one(item, doc, np.where(score >= threshold, score, -1))
+        best[source] = matcher.top_one(item, doc, np.where(score >= _THRESHOLD, score, -1))
         steps.update()
     matcher.find_namesakes(pairs)
     frames = []
@@ -66,9 +65,9 @@ def retrieve(
         base[np.isnan(matcher.year_gap(item, doc)) & (title < 0.999)] -= 0.4
         text = matcher.text_evidence(source, item, doc, best)
         if encoder is not None:
-            text = matcher.add_dense(source, item, doc, base, text, best, encoder, threshold)
+            text = matcher.add_dense(source, item, doc, base, text, best, encoder)
         score = base + _text_weight(text) + matcher.sole_evidence(item, doc, title, text)
-        frames.append(matcher.accept(item, doc, score, threshold, top_k))
+        frames.append(matcher.accept(item, doc, score, top_k))
         steps.update()
     steps.close()
     return pl.concat(frames).sort(["item_id", "source", "score", "doc_id"], descending=[False, False, True, False])
@@ -218,20 +217,19 @@ class _Matcher:
         text: FloatArray,
         best: dict[str, IntArray],
         encoder: TextEncoder,
-        threshold: float,
     ) -> FloatArray:
         """Average the word evidence with the vectors' cosine for pairs that words leave open.
 
         Open is a pair that could pass the threshold and does not by a wide margin, or has a rival that could.
         Cosines of encoders have their own zero: the mean cosine of shuffled pairs is taken as 'unrelated'.
         """
-        hopeful = base + 0.8 >= threshold
+        hopeful = base + 0.8 >= _THRESHOLD
         rivals = np.bincount(item[hopeful], minlength=len(self.item_ids))
         # the item's own best document elsewhere is what a candidate is compared with
         others = np.stack([chosen for other, chosen in best.items() if other != source] or [np.full_like(rivals, -1)])
         reference = others.max(axis=0)[item]
         score = base + _text_weight(text)
-        open_pairs = np.flatnonzero(hopeful & (reference >= 0) & ((rivals[item] > 1) | (score < threshold + 0.2)))
+        open_pairs = np.flatnonzero(hopeful & (reference >= 0) & ((rivals[item] > 1) | (score < _THRESHOLD + 0.2)))
         if not len(open_pairs):
             return text
         left, right = reference[open_pairs], doc[open_pairs]
@@ -245,9 +243,9 @@ class _Matcher:
         mixed[open_pairs] = np.nanmean(np.stack([text[open_pairs], 0.5 * cosine]), axis=0)
         return mixed
 
-    def accept(self, item: IntArray, doc: IntArray, score: FloatArray, threshold: float, top_k: int) -> pl.DataFrame:
+    def accept(self, item: IntArray, doc: IntArray, score: FloatArray, top_k: int) -> pl.DataFrame:
         """The pairs that pass: above the threshold, no better item for the document, among the item's best."""
-        pairs = pl.DataFrame({"item": item, "doc": doc, "score": score}).filter(pl.col("score") >= threshold)
+        pairs = pl.DataFrame({"item": item, "doc": doc, "score": score}).filter(pl.col("score") >= _THRESHOLD)
         pairs = pairs.filter(pl.col("score") >= pl.col("score").max().over("doc") - 1e-6)
         pairs = pairs.sort(["item", "score", "doc"], descending=[False, True, False])
         pairs = pairs.filter(pl.int_range(pl.len()).over("item") < top_k)

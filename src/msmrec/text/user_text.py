@@ -31,6 +31,7 @@ FORMAT = 1  # raise when the same histories come to give other facts
 MIN_RATED = 3  # items of a genre from which on its mean rating is told
 MIN_RECENT = 5  # items in the latest quarter from which on a change is told
 MIN_CHANGE = 0.1  # of a genre's share
+BEST = 3  # titles of best-rated items that are told: a text is to stay short
 
 
 class Snapshots(NamedTuple):
@@ -67,7 +68,7 @@ class Preferences:
     decades: list[int]
     """Up to two, e.g. 1990, by their share."""
     best: list[str]
-    """Titles of up to three best-rated items, the latest first among equals."""
+    """Titles of up to BEST items rated best, the latest first among equals."""
     latest: list[str]
     """Titles of the last two items, the latest first."""
     more: str
@@ -184,12 +185,12 @@ def _largest(values: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-values.round(9), axis=1, kind="stable")[:, :k]
 
 
-def _best(rating: np.ndarray, first: np.ndarray, size: np.ndarray, k: int = 3) -> np.ndarray:
-    """(S, k) rows of the highest ratings of each prefix, the latest first among equals; -1 where there are fewer."""
+def _best(rating: np.ndarray, first: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(S, BEST) rows of the highest ratings of each prefix, the latest first among equals; -1 where there are fewer."""
     snapshot, row = flat_rows(first, first + size)
     ordered = row[np.lexsort((-row, -rating[row], snapshot))]
-    place = (np.cumsum(size) - size)[:, None] + np.arange(k)
-    return np.where(np.arange(k) < size[:, None], ordered[np.minimum(place, max(len(ordered) - 1, 0))], -1)
+    place = (np.cumsum(size) - size)[:, None] + np.arange(BEST)
+    return np.where(np.arange(BEST) < size[:, None], ordered[np.minimum(place, max(len(ordered) - 1, 0))], -1)
 
 
 class UserText:
