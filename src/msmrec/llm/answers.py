@@ -18,7 +18,7 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """A SQLite file of answers, keyed by model, prompt and context (Request.key).
+    """A SQLite file of answers, keyed by model, messages, schema and max_tokens (Request.key).
 
     Each answer is its own transaction, so a killed process loses none; look-ups read from disk, so memory does not
     grow; several processes may share a file.
