@@ -16,7 +16,7 @@ import torch
 from msmrec.analysis.gate import read_gate
 from msmrec.analysis.people import weight_table
 from msmrec.arguments import overrides
-from msmrec.columns import ITEM_ID, RAW_USER_ID, TEST, TITLE, USER_ID
+from msmrec.columns import ITEM_ID, MODALITY, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
 from msmrec.evaluation.run_folders import PLACES, folder_name
@@ -100,7 +100,7 @@ def tables(folder: Path, model: Module, data: RecDataModule) -> dict[str, pl.Dat
         weights = weights.with_columns(pl.col(RAW_USER_ID).cast(pl.String))
         names = [name for name in weights.columns if name != RAW_USER_ID]
         means = weights.select(names).mean().row(0)
-        found["gate_weights"] = pl.DataFrame({"modality": names, "mean_over_users": means})
+        found["gate_weights"] = pl.DataFrame({MODALITY: names, "mean_over_users": means})
         found["gate_weights_of_users"] = weights.head(ROWS)
     epochs = sorted((folder / "prompts").glob("epoch=*.parquet"), key=lambda path: int(path.stem.partition("=")[2]))
     if epochs:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from msmrec.artifacts import InputError
+from msmrec.columns import TRAIN
 from msmrec.data.prepare import Dataset
 
 
@@ -206,7 +207,7 @@ class TrainLoader(EpochLoader):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        start, end = dataset.offsets[:-1], dataset.ends[0]
+        start, end = dataset.offsets[:-1], dataset.ends[TRAIN]
         # A window of n inputs takes n + 1 rows; the last one is only a target.
         windows = np.maximum(-(-(end - start - 1) // max_seq_len), 0)
         if not all_windows:

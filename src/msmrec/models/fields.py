@@ -22,6 +22,7 @@ from msmrec.columns import (
     RATING,
     RAW_ITEM_ID,
     RAW_USER_ID,
+    SPLIT,
     TIER,
     TITLE,
     TRAIN,
@@ -86,7 +87,7 @@ def encode_fields(
             codes.append(column)
         empty = np.zeros((len(table) + 1, 0), dtype=np.int64)
         sides.append((spans, torch.from_numpy(np.concatenate([empty, *codes], 1))))
-    given = dataset.column(RATING)[dataset.column("split") == TRAIN]
+    given = dataset.column(RATING)[dataset.column(SPLIT) == TRAIN]
     values = np.unique(given)
     if len(values) > MAX_RATINGS:
         values = np.unique(np.quantile(given, np.arange(MAX_RATINGS) / MAX_RATINGS))

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msmrec.columns import COUNT
 from msmrec.data.batches import EvalBatch, TrainBatch
 from msmrec.models.text_sasrec import TextSASRec
 from msmrec.text.item_text import ItemText
@@ -135,7 +136,7 @@ class KAR(TextSASRec):
             return
         items = self.text.title_and_description(data.dataset, data.root, data.cache)[:, 1]
         users = self.user_text.vectors(data.dataset, data.cache, self.text.encoder, self.text.dim)
-        count = data.dataset.items["count"].to_numpy()
+        count = data.dataset.items[COUNT].to_numpy()
         self.load_knowledge(items, users, offsets, count)
 
     def load_knowledge(self, items: np.ndarray, users: np.ndarray, offsets: np.ndarray, count: np.ndarray) -> None:

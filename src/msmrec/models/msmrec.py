@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msmrec.columns import COUNT
 from msmrec.data.batches import EvalBatch
 from msmrec.models.modality_gate import Compatibility, ModalityGate, Profile, masked_softmax
 from msmrec.models.text_sasrec import TextSASRec
@@ -86,7 +87,7 @@ class MSMRec(TextSASRec):
         made = self.text.vectors(data.dataset, data.root, data.cache)
         self.vectors.copy_(torch.from_numpy(made.vectors))
         self.present.copy_(torch.from_numpy(made.present))
-        self.set_warm(torch.tensor(data.dataset.items["count"].to_list()))
+        self.set_warm(torch.tensor(data.dataset.items[COUNT].to_list()))
 
     def _ids(self) -> Tensor:
         """(N + 1, D) ID vectors; zero for items never trained on, and for some in a training step (`id_dropout`)."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TEST, VAL
+from msmrec.columns import TEST, USER_ID, VAL
 from msmrec.data.batches import EvalBatch, EvalLoader, TrainLoader
 from msmrec.data.catalogue import catalogue_of, genre_tastes
 from msmrec.data.datamodule import RecDataModule
@@ -133,7 +133,7 @@ class RecModule(Module):
             self._taste[prefix] = genre_tastes(self._dataset(), self.catalogue.genres, split)
         of_lists, overall = list_measures(lists, self.catalogue, self._taste[prefix][user])
         cold, cold_means = cold_metrics(cold_ranks, cold_list_ranks, cold_counts, self.list_length)
-        self.results = {"user_id": user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}
+        self.results = {USER_ID: user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}
         return result | overall | cold_means
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from msmrec.columns import TEST, TITLE, USER_ID, VAL
+from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TITLE, TRAIN, USER_ID, VAL
 from msmrec.data.batches import EvalBatch, HistoryLoader
 from msmrec.models.msmrec import MSMRec
 from msmrec.models.rec_module import unseen_scores
@@ -48,9 +48,9 @@ def gate_at_work(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list
 
 def _three_users(run: RunFiles) -> dict[int, str]:
     """user_id -> what is said of it: the users at the 5th, 50th and 95th percentile of popular share."""
-    rows = pl.read_parquet(run.dataset.folder / "interactions.parquet", columns=[USER_ID, "item_id", "split"])
-    rows = rows.filter(pl.col("split") == 0).join(run.dataset.items.select("item_id", "tier"), on="item_id")
-    share = rows.group_by(USER_ID).agg(popular=(pl.col("tier") == "head").mean(), many=pl.len())
+    rows = pl.read_parquet(run.dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
+    rows = rows.filter(pl.col(SPLIT) == TRAIN).join(run.dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
+    share = rows.group_by(USER_ID).agg(popular=(pl.col(TIER) == "head").mean(), many=pl.len())
     share = share.filter(pl.col("many") >= LATEST).sort("popular", USER_ID)
     if len(share) < 3:
         raise Missing(f"Fewer than three users have {LATEST} training ratings.")

@@ -3,7 +3,7 @@
 import polars as pl
 
 from msmrec.analysis.analyse import Analysis
-from msmrec.columns import MODALITY
+from msmrec.columns import ITEM_ID, MODALITY, TITLE
 from msmrec.report.figures import axis, number, points
 from msmrec.report.page import Block, Figure, Prose, Row, Table
 
@@ -47,12 +47,12 @@ def maps(found: Analysis) -> list[Block]:
         for (modality, method), part in table.filter(pl.col("stage") == stage).group_by(
             MODALITY, "method", maintain_order=True
         ):
-            part = part.sort("item_id")
+            part = part.sort(ITEM_ID)
             part = part.gather_every(-(-len(part) // MAP_POINTS))
             marks = []
             for k, genre in enumerate([*(g for g in ["other"] if g in part["genre"]), *coloured]):
                 mine = part.filter(pl.col("genre") == genre)
-                hovers = [f"{t}\n{genre}" for t in mine["title"]]
+                hovers = [f"{t}\n{genre}" for t in mine[TITLE]]
                 name = next((n for n, texts in shared.items() if texts == hovers), f"t{len(shared)}")
                 shared[name] = hovers
                 series = -1 if genre == "other" else k - ("other" in part["genre"])

@@ -9,7 +9,7 @@ import polars as pl
 
 from msmrec.analysis.analyse import Analysis, read_analysis
 from msmrec.analysis.groups import GROUPS
-from msmrec.columns import MODALITY
+from msmrec.columns import MODALITY, RAW_USER_ID
 from msmrec.report.figures import axis, band, dots, histogram, line, number, p_value, shorten, span
 from msmrec.report.maps import maps
 from msmrec.report.page import Block, Figure, Group, Missing, Prose, Row, Table
@@ -196,7 +196,7 @@ def _devoted(found: Analysis) -> list[Block]:
             number(weight, 3),
             ", ".join(shorten(t, 44) for t in titles[:4]),
         ]
-        for m, user, weight, titles in best.select(MODALITY, "raw_user_id", "weight", "titles").iter_rows()
+        for m, user, weight, titles in best.select(MODALITY, RAW_USER_ID, "weight", "titles").iter_rows()
     ]
     return (
         [

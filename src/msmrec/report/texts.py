@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from msmrec.columns import ITEM_ID, MODALITY, TEXT, TITLE
+from msmrec.columns import COUNT, ITEM_ID, MODALITY, TEXT, TITLE
 from msmrec.report.figures import number, shorten, table_of
 from msmrec.report.page import Block, Missing, Prose, Table
 from msmrec.report.run_files import RunFiles
@@ -46,9 +46,7 @@ def texts(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list[Block]
     if len(odd):
         blocks.append(table_of(odd, "Items described otherwise than asked", ["what", "items"]))
     told = made.filter(pl.col(TEXT) != "")
-    popular = data.dataset.items.sort("count", descending=True).join(
-        told, on=ITEM_ID, how="semi", maintain_order="left"
-    )
+    popular = data.dataset.items.sort(COUNT, descending=True).join(told, on=ITEM_ID, how="semi", maintain_order="left")
     for item, title in popular.head(EXAMPLES).select(ITEM_ID, TITLE).iter_rows():
         rows = [
             [name, shorten(said, 400)]

@@ -157,7 +157,7 @@ def describe(
 
 def item_document(item: Mapping[str, Any]) -> dict[str, str]:
     """An item's own metadata as a document: title, genres, year, and every other column of words or lists of words."""
-    fields = {"doc_id": ITEM_DOC_ID, TITLE: item[TITLE], GENRES: ", ".join(item.get(GENRES) or [])}
+    fields = {DOC_ID: ITEM_DOC_ID, TITLE: item[TITLE], GENRES: ", ".join(item.get(GENRES) or [])}
     if item.get(YEAR) is not None:
         fields[YEAR] = str(item[YEAR])
     for name, value in item.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TITLE
+from msmrec.columns import DOC_ID, TITLE
 from msmrec.text.describe import Description, Document, Generator, ItemDocuments
 from msmrec.text.knowledge import TEXT_FIELDS
 from msmrec.text.modalities import Modality
@@ -93,9 +93,9 @@ class Extractive(Generator):
                     if owner is None or owner.closed or not owner.room_for(sentence):
                         if owner is not None:
                             owner.closed = True  # a later, shorter sentence would not follow on
-                        rest.append((sentence, document["doc_id"]))
+                        rest.append((sentence, document[DOC_ID]))
                     elif self._is_new(sentence, said):
-                        owner.add(sentence, document["doc_id"])
+                        owner.add(sentence, document[DOC_ID])
         patterns = [_cue_pattern("|".join(modality.cues)) for modality in schema]
         for sentence, doc_id in rest:
             lowered = sentence.lower()
@@ -124,7 +124,7 @@ class Extractive(Generator):
                     if year and (_DATE.fullmatch(key) or not _YEAR.search(key)):
                         key = year.group()
                     if key and (name != "genres" or name in modality.fields or key in wanted):
-                        values.setdefault(key, (value, document["doc_id"]))
+                        values.setdefault(key, (value, document[DOC_ID]))
             for most in range(min(self.max_values, len(values)), 0, -1):
                 chosen = list(values.values())[:most]
                 if draft.add(f"{label}: {', '.join(value for value, _ in chosen)}.", *(doc for _, doc in chosen)):

@@ -34,7 +34,7 @@ class KnowledgeBase:
     @classmethod
     def none(cls) -> "KnowledgeBase":
         """No documents: items are described from their own metadata alone."""
-        return cls(pl.DataFrame(schema={"doc_id": pl.String, "source": pl.String}), "none")
+        return cls(pl.DataFrame(schema={DOC_ID: pl.String, "source": pl.String}), "none")
 
     @classmethod
     def read(cls, paths: Sequence[str | Path], max_chars: int = 20_000) -> "KnowledgeBase":
@@ -65,7 +65,7 @@ class KnowledgeBase:
                 if not line.strip():
                     continue
                 row = _document(line, f"{path}:{number}", max_chars)
-                doc_id = row["doc_id"]
+                doc_id = row[DOC_ID]
                 if doc_id in first_seen:
                     raise InputError(
                         f"{path}:{number}: doc_id {doc_id!r} already stands at {first_seen[doc_id]}; make it unique"
@@ -74,7 +74,7 @@ class KnowledgeBase:
                 rows.append({**row, "source": path.stem})
             if len(rows) == before:
                 raise InputError(f"{path}:1: the file holds no document; fill it or leave it out")
-        columns = dict.fromkeys(["doc_id", "source", *(key for row in rows for key in row)])
+        columns = dict.fromkeys([DOC_ID, "source", *(key for row in rows for key in row)])
         documents = pl.DataFrame(rows, schema={name: pl.String() for name in columns})
         return cls(documents, digest.hexdigest())
 
@@ -94,14 +94,14 @@ def _document(line: bytes, where: str, max_chars: int) -> dict[str, str]:
         raise InputError(f"{where}: not a JSON object in UTF-8 ({_one_line(error)}); mend or delete the line") from None
     if not isinstance(parsed, dict):
         raise InputError(f"{where}: a {type(parsed).__name__}, not a JSON object; write one document a line")
-    doc_id = parsed.get("doc_id")
+    doc_id = parsed.get(DOC_ID)
     if not isinstance(doc_id, str) or not doc_id.strip():
         raise InputError(f"{where}: no doc_id; give every document a unique, non-empty string doc_id")
-    row = {"doc_id": doc_id}
+    row = {DOC_ID: doc_id}
     for key, value in parsed.items():
         if key == "source":
             key = "source_field"  # `source` is the file a document came from
-        if key != "doc_id" and value is not None:
+        if key != DOC_ID and value is not None:
             row[key] = _clip(_string(value, f"{where}: field {key!r}"), max_chars)
     return {key: value for key, value in row.items() if value}
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError, atomic_file
-from msmrec.columns import ITEM_ID, MODALITY, TEXT, TITLE
+from msmrec.columns import DOC_ID, ITEM_ID, MODALITY, TEXT, TITLE
 
 SCALES = ("factual", "useful")
 """What is rated: whether the evidence bears the text out, and whether it tells something about the modality."""
@@ -53,7 +53,7 @@ def blind_sheet(
     rows = rows.join(pairs, on=[ITEM_ID, MODALITY], how="semi").sort(ITEM_ID, MODALITY, GENERATOR)
     rows = rows[rng.permutation(len(rows))].with_row_index(ROW_ID, offset=1)
     rows = rows.with_columns(pl.format("r{}", pl.col(ROW_ID).cast(pl.String).str.zfill(4)).alias(ROW_ID))
-    shown = fields.filter(pl.col("doc_id") != "item").group_by(ITEM_ID, maintain_order=True).agg(
+    shown = fields.filter(pl.col(DOC_ID) != "item").group_by(ITEM_ID, maintain_order=True).agg(
         evidence=pl.format("{}: {}", "field", "value").unique(maintain_order=True).str.join("\n")
     )  # fmt: skip
     long = pl.col("evidence").str.len_chars() > _MAX_EVIDENCE

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from msmrec.columns import DOC_ID, ITEM_ID, TITLE, YEAR
 from msmrec.text.encoder import TextEncoder
 from msmrec.text.similarity import FloatArray, IntArray, best_of_pairs, blocks, tfidf, top_per_row
 from msmrec.text.titles import Naming, name_document, name_title
 
-_NAME_FIELDS = frozenset({"doc_id", "source", "title", "year", "released", "poster_url", "certificate"})
+_NAME_FIELDS = frozenset({DOC_ID, "source", TITLE, YEAR, "released", "poster_url", "certificate"})
 _MAX_YEARS = 3
 _TITLE_FLOOR = 0.45
 _TITLE_CANDIDATES = 64  # Hamlet has 45 documents of exactly that title
@@ -70,7 +71,7 @@ def retrieve(
         frames.append(matcher.accept(item, doc, score, top_k))
         steps.update()
     steps.close()
-    return pl.concat(frames).sort(["item_id", "source", "score", "doc_id"], descending=[False, False, True, False])
+    return pl.concat(frames).sort([ITEM_ID, "source", "score", DOC_ID], descending=[False, False, True, False])
 
 
 def _text_weight(text: FloatArray) -> FloatArray:
@@ -83,14 +84,14 @@ class _Matcher:
     """Items and documents in array form: title forms, years and word vectors, with row numbers as ids."""
 
     def __init__(self, items: pl.DataFrame, documents: pl.DataFrame) -> None:
-        self.item_ids = items["item_id"]
+        self.item_ids = items[ITEM_ID]
         self.documents = documents
         self.sources: list[str] = documents["source"].unique(maintain_order=True).to_list()
         self.source_rows = {s: np.flatnonzero((documents["source"] == s).to_numpy()) for s in self.sources}
-        years = items["year"] if "year" in items.columns else pl.Series([None] * len(items), dtype=pl.Int32)
+        years = items[YEAR] if YEAR in items.columns else pl.Series([None] * len(items), dtype=pl.Int32)
         item_names = [
             name_title(title, () if year is None else (int(year),))
-            for title, year in zip(items["title"], years, strict=True)
+            for title, year in zip(items[TITLE], years, strict=True)
         ]
         doc_names = [name_document(row) for row in documents.iter_rows(named=True)]
         self.item_years, self.doc_years = _year_table(item_names), _year_table(doc_names)
@@ -252,8 +253,8 @@ class _Matcher:
         docs = self.documents[pairs["doc"].to_list()] if len(pairs) else self.documents.clear()
         return pl.DataFrame(
             {
-                "item_id": self.item_ids.gather(pairs["item"]),
-                "doc_id": docs["doc_id"],
+                ITEM_ID: self.item_ids.gather(pairs["item"]),
+                DOC_ID: docs[DOC_ID],
                 "source": docs["source"],
                 "score": pairs["score"].cast(pl.Float32),
             }

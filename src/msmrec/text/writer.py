@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from msmrec.artifacts import InputError, fingerprint
+from msmrec.columns import DOC_ID
 from msmrec.data.plain_text import TAG, plain
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Message, Reply, Request, object_schema, prompt_tokens
@@ -159,7 +160,7 @@ class LLMWriter(Generator):
             copied = self.fallback.generate(documents, schema)
             return [described._replace(note="; ".join([f"extractive: {reply.note}", *seen])) for described in copied]
         note = "; ".join([*([reply.note] if reply.note else []), *seen])
-        sources = [document["doc_id"] for document in documents] if self.grounded else []
+        sources = [document[DOC_ID] for document in documents] if self.grounded else []
         result = []
         for modality in schema:
             text = plain(reply.content[modality.name])
@@ -204,7 +205,7 @@ def _packaged() -> list[str]:
 
 def oddities(item: Mapping[str, Any], documents: Sequence[Document]) -> list[str]:
     """What is unusual about an item's evidence, for the report: markup, orders to the model, another script."""
-    fields = [value for document in documents for key, value in document.items() if key != "doc_id"]
+    fields = [value for document in documents for key, value in document.items() if key != DOC_ID]
     found = []
     if any(TAG.search(value) for value in fields):
         found.append("markup")
@@ -223,7 +224,7 @@ def as_data(documents: Sequence[Document], limit: int) -> str:
     its longest fields. Only there: another prompt is another request, and kept answers are those of the first way.
     """
     share = max(limit // max(len(documents), 1), 1)
-    cleaned = [{k: plain(v) for k, v in document.items() if k not in {"doc_id", "source"}} for document in documents]
+    cleaned = [{k: plain(v) for k, v in document.items() if k not in {DOC_ID, "source"}} for document in documents]
     lines = []
     for fields in cleaned:
         longest = max(fields, key=lambda k: len(fields[k]), default="")
