@@ -223,13 +223,13 @@ class Module(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps which dataset the ids belong to."""
-        checkpoint["dataset"] = self.trainer.datamodule.dataset.info["fingerprint"]  # type: ignore[attr-defined]
+        checkpoint["dataset"] = self.data.dataset.info["fingerprint"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint whose ids mean other items; `load_from_checkpoint` has no trainer that knows them."""
         if self._trainer is None:
             return
-        info = self.trainer.datamodule.dataset.info  # type: ignore[attr-defined]
+        info = self.data.dataset.info
         if checkpoint.get("dataset") != info["fingerprint"]:
             raise InputError(
                 f"this checkpoint was trained on dataset {checkpoint.get('dataset')}, but the config prepares"

@@ -44,7 +44,7 @@ class ClickModule(Module):
 
     def on_fit_start(self) -> None:
         """Refuses labels that are all the same, which teach nothing."""
-        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         rating = data.dataset.column(RATING)[sample_rows(data.dataset, TRAIN)]
         low, high = rating.min(), rating.max()
         if low > data.label_above or high <= data.label_above:

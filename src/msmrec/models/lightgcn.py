@@ -231,7 +231,7 @@ class LightGCN(RecModule):
 
     def setup(self, stage: str) -> None:
         """Builds the graph from the training part, whatever the stage."""
-        data: RecDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         if self.graph is None:
             user, item = training_edges(data.dataset, self.edges_above, self.leak)
             self.set_edges(torch.from_numpy(user), torch.from_numpy(item), data.place()[0])

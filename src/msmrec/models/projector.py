@@ -239,7 +239,7 @@ class Projector(Module):
         """Before training, fetches both kinds of vectors; evaluation finds them in the checkpoint."""
         if stage != "fit":
             return
-        self.alignment.read(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.alignment.read(self.data)
         draw = torch.from_numpy(np.random.default_rng(0).random(len(self.part)))
         both = self.alignment.both
         self.part[both] = ((draw < 2 * HELD_OUT).long() + (draw < HELD_OUT).long())[both]
