@@ -15,6 +15,7 @@
     analyse   RUN          writes what the gate of a run of MSMRec does to RUN/analysis/ and prints the main tables
     agreement SHEET ..     prints how far people who filled in sheets of texts agree, and what they think of them
     recommend --run R      writes the best unseen items of users (--users FILE) or of new ones (--history FILE)
+    score     --run R      writes a click model's probabilities for pairs of a user and an item (--pairs FILE)
     export    --run R      writes a run's model as a folder that recommends without dataset and texts
     explore   --run R      opens a local page: a user's history, recommendations, and why
     demo                   trains SASRec and MSMRec on a generated dataset and shows what the gate learned

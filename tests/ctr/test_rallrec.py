@@ -23,6 +23,7 @@ from msmrec.retrieval.callback import RetrievalCallback
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 from msmrec.serving.ask_click import ClickAnswers
 from msmrec.serving.export_adapter import export_adapter
+from msmrec.verbs.score import main as score_verb
 
 RALLREC = "rallrec_tiny_ml1m.yaml"
 SOFT = {"profile": "", "entry": "{soft} {rating} {title}", "question": "{soft} {title}"}
@@ -330,3 +331,25 @@ def test_the_click_model_answers_for_anybody(trained: Path) -> None:
         clicks.ask(None, [], first)
     with pytest.raises(InputError, match="nosuch"):
         clicks.ask(user, [], "nosuch")
+
+
+@pytest.mark.parametrize("cells", [300, 1 << 22])  # blocks of one pair and more, or one of all
+def test_pairs_are_scored_as_the_test_did(
+    cells: int, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msmrec.serving.ask_click.CELLS", cells)
+    monkeypatch.setattr("msmrec.serving.ask_click.PAIRS", 16)
+    run = open_run(trained)
+    dataset, clicks = run.data.dataset, ClickAnswers(run)
+    predictions = pl.read_parquet(trained / "predictions.parquet")
+    rows = np.random.default_rng(0).permutation(sample_rows(dataset, TEST))
+    asked = pl.DataFrame({"user_id": dataset.user_id[rows], "item_id": dataset.item_id[rows]})
+    wanted = asked.join(predictions, on=["user_id", "item_id"], how="left", maintain_order="left")["prob"]
+    found = clicks.probabilities(dataset.user_id[rows], dataset.item_id[rows], rows)
+    assert found == pytest.approx(wanted.to_numpy(), abs=1e-4)
+    pairs, out = tmp_path / "pairs.csv", tmp_path / "out.parquet"
+    users, items = dataset.users["raw_user_id"], dataset.items["raw_item_id"]
+    pl.DataFrame({"user": users[[3, 0]], "item": items[[5, 3]]}).write_csv(pairs)
+    score_verb(["--run", str(trained), "--pairs", str(pairs), "--out", str(out)])
+    apart = [clicks.ask(str(users[u]), [], items[i]).click for u, i in ((3, 5), (0, 3))]
+    assert pl.read_parquet(out)["probability"].to_numpy() == pytest.approx(apart, abs=1e-4)

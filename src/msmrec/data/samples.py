@@ -106,12 +106,45 @@ class SampleLoader(EpochLoader):
             user = self.users[block].long()
             start = torch.maximum(self.offsets[user], block - self.max_history)
             length = block - start
-            index, real = rows_between(start, block, self.width)
-            yield SampleBatch(
-                user,
-                self.items[block].long(),
-                (self.ratings[block] > self.label_above).float(),
-                (self.items[index] * real).long(),
-                self.ratings[index] * real,
-                length,
-            )
+            label = (self.ratings[block] > self.label_above).float()
+            history = _history(self.items, self.ratings, start, block, self.width)
+            yield SampleBatch(user, self.items[block].long(), label, *history, length)
+
+
+class PairLoader:
+    """Batches of pairs of a user and an item that need be no rows of the dataset, in the order in which they are given.
+
+    Args:
+        dataset: whose rows the histories are.
+        user, item: (S,) the pairs. end: (S,) one past the last row of the user that is read.
+        max_history, batch_size, device: as for SampleLoader. Nobody knows the labels: they are 0.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        user: np.ndarray,
+        item: np.ndarray,
+        end: np.ndarray,
+        max_history: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        self.user, self.item, self.end, self.batch_size, self.device = user, item, end, batch_size, device
+        self.start = np.maximum(dataset.offsets[user], end - max_history)
+        self.width = max(1, int((end - self.start).max(initial=1)))
+        self.items = torch.from_numpy(dataset.item_id).to(device)
+        self.ratings = torch.from_numpy(dataset.column(RATING)).to(device)
+
+    def __iter__(self) -> Iterator[SampleBatch]:
+        for k in range(0, len(self.user), self.batch_size):
+            columns = (c[k : k + self.batch_size] for c in (self.user, self.item, self.start, self.end))
+            user, item, start, end = (torch.from_numpy(c.astype(np.int64)).to(self.device) for c in columns)
+            history = _history(self.items, self.ratings, start, end, self.width)
+            yield SampleBatch(user, item, torch.zeros_like(user, dtype=torch.float32), *history, end - start)
+
+
+def _history(items: Tensor, ratings: Tensor, start: Tensor, end: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """(B, width) items and ratings of the rows from (B,) `start` to before (B,) `end`, 0 behind them."""
+    index, real = rows_between(start, end, width)
+    return (items[index] * real).long(), ratings[index] * real

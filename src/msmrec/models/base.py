@@ -132,11 +132,15 @@ class Module(L.LightningModule):
             prefix: val or test. columns: what `evaluate` gave, (S, ...) each.
         """
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Keeps what `evaluate` gives."""
+    def evaluated(self, batch: Any) -> tuple[Tensor, ...]:
+        """What `evaluate` gives, in the precision of an evaluation."""
         enabled = torch.is_autocast_enabled(self.device.type) and not self.exact_evaluation
         with exact_products(self.exact_evaluation), torch.autocast(self.device.type, enabled=enabled):
-            self._parts.append(self.evaluate(batch))
+            return self.evaluate(batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Keeps what `evaluate` gives."""
+        self._parts.append(self.evaluated(batch))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""

@@ -131,8 +131,9 @@ def of_run(run: OpenRun) -> Recommender:
     name = type(model).__name__
     if not isinstance(model, RecModule):
         raise InputError(
-            f"{run.folder}: {name} ranks no catalogue by itself (a click model answers for given pairs, TwoStage leaves"
-            " lists.parquet); name a run of a ranking model, such as sasrec_ml1m or msmrec_ml1m"
+            f"{run.folder}: {name} ranks no catalogue by itself (a click model answers for given pairs: python -m"
+            " msmrec score; TwoStage leaves lists.parquet); name a run of a ranking model, such as sasrec_ml1m or"
+            " msmrec_ml1m"
         )
     return Recommender(
         name, model.scores, data.dataset.items, data.max_seq_len, data.eval_batch_size, data.place()[0],

@@ -1,4 +1,4 @@
-"""Whom to recommend to: files of users, or of histories, with raw ids, made into histories of item ids."""
+"""What is asked for: files of users, of histories or of pairs, with raw ids, made into ids and histories of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +23,15 @@ class Requests(NamedTuple):
     raw_user_ids: pl.Series  # (S,) as the file or the dataset writes them
     histories: Histories  # of the same S users
     without_history: pl.Series  # raw ids of users of whose items none is known
+    notes: list[str]  # a line for each kind of row that was not used
+
+
+class Pairs(NamedTuple):
+    """Users and items to answer for, and what was left out of the file."""
+
+    raw: pl.DataFrame  # raw_user_id, raw_item_id as the dataset writes them; S rows in the order of the file
+    user: np.ndarray  # (S,) user_id
+    item: np.ndarray  # (S,) item_id
     notes: list[str]  # a line for each kind of row that was not used
 
 
@@ -72,18 +81,13 @@ def read_histories(path: Path, items: pl.DataFrame) -> Requests:
         InputError: no readable file, or a column or a value is missing.
     """
     table = read_table(path)
-    frame = pl.DataFrame({"user": _column(table, USERS, path), "key": _column(table, ITEMS, path)})
-    if frame.is_empty():
-        raise InputError(f"{path}: no row in it; give a raw user id and a raw item id a row")
+    frame = _users_and_items(table, path).rename({"item": "key"})
     if TIMESTAMP in table.columns:
         time = table[TIMESTAMP].cast(pl.Float64, strict=False)
         bad = time.is_null().arg_true()
         if len(bad):
             raise InputError(f"{path}: no number as {TIMESTAMP} in data row {bad[0] + 1} ({len(bad):,} such rows)")
         frame = frame.with_columns(time=time)
-    empty = ((frame["user"] == "") | (frame["key"] == "")).arg_true()
-    if len(empty):
-        raise InputError(f"{path}: a user or an item is missing in data row {empty[0] + 1} ({len(empty):,} such rows)")
     users = frame["user"].unique(maintain_order=True)
     notes, known = [], items.select(ITEM_ID).with_columns(key=_ids(items[RAW_ITEM_ID]))
     frame = frame.join(known, on="key", how="left", maintain_order="left")
@@ -106,6 +110,32 @@ def read_histories(path: Path, items: pl.DataFrame) -> Requests:
         once[ITEM_ID].to_numpy().astype(np.int64), np.zeros(int(some.sum()), np.int64), (end - count)[some], end[some]
     )
     return Requests(users.filter(pl.Series(some)), histories, users.filter(pl.Series(~some)), notes)
+
+
+def read_pairs(path: Path, dataset: Dataset) -> Pairs:
+    """Pairs of a user and an item of the dataset, a row each: raw user id, raw item id.
+
+    Raises:
+        InputError: no readable file, a column or a value is missing, or no pair is known.
+    """
+    frame, notes, name = _users_and_items(read_table(path), path), [], dataset.info["name"]
+    given = len(frame)
+    for what, table, raw, number in (
+        ("user", dataset.users, RAW_USER_ID, USER_ID),
+        ("item", dataset.items, RAW_ITEM_ID, ITEM_ID),
+    ):
+        known = table.select(raw, number).with_columns(_ids(table[raw]).alias(what))
+        frame = frame.join(known, on=what, how="left", maintain_order="left")
+        unknown = frame.filter(pl.col(number).is_null())[what]
+        if len(unknown):
+            names = unknown.unique(maintain_order=True)
+            notes.append(f"{path}: {len(unknown):,} rows with {len(names):,} {what}s that are not in {name} get no"
+                         f" probability: {_some(names)}")  # fmt: skip
+    frame = frame.drop_nulls([USER_ID, ITEM_ID])
+    if frame.is_empty():
+        raise InputError(f"{path}: none of its {given:,} pairs is of a user and an item of {name}; {notes[0]}")
+    user, item = (frame[number].to_numpy().astype(np.int64) for number in (USER_ID, ITEM_ID))
+    return Pairs(frame.select(RAW_USER_ID, RAW_ITEM_ID), user, item, notes)
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -136,6 +166,21 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
+
+
+def _users_and_items(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """`user` and `item`, raw ids as text, of each row.
+
+    Raises:
+        InputError: there is no row, or a column or a value is missing.
+    """
+    frame = pl.DataFrame({"user": _column(table, USERS, path), "item": _column(table, ITEMS, path)})
+    if frame.is_empty():
+        raise InputError(f"{path}: no row in it; give a raw user id and a raw item id a row")
+    empty = ((frame["user"] == "") | (frame["item"] == "")).arg_true()
+    if len(empty):
+        raise InputError(f"{path}: a user or an item is missing in data row {empty[0] + 1} ({len(empty):,} such rows)")
+    return frame
 
 
 def _column(table: pl.DataFrame, names: Sequence[str], path: Path) -> pl.Series:
