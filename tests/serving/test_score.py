@@ -1,5 +1,6 @@
 """Click models asked for pairs: as the run's own test, histories that end where they should, what mistakes say."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,16 @@ def test_what_is_not_known_is_counted_and_gets_no_row(
     assert "2 rows with 1 users that are not in simulated" in said.err and "no probability: nobody" in said.err
     assert "1 rows with 1 items that are not in simulated" in said.err and "no probability: nothing" in said.err
     assert pl.read_csv(said.out.encode())["raw_item_id"].to_list() == [item]
+
+
+def test_pairs_come_by_standard_input(
+    clicks: dict[str, OpenRun], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = clicks["din"].data.dataset
+    text = f"user,item\n{dataset.users['raw_user_id'][0]},{dataset.items['raw_item_id'][0]}\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    score_verb(["--run", str(clicks["din"].folder), "--pairs", "-"])
+    assert len(pl.read_csv(capsys.readouterr().out.encode())) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Recommending, exporting, explaining, on runs of the tiny world: brute force, round trips, what mistakes say."""
 
+import io
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,6 +144,24 @@ def test_what_a_file_has_too_much_is_counted(
     assert table["score"].null_count() == 3  # what is popular has no score of the model
     recommend_verb(["--run", str(run.folder), "--history", str(path)])
     assert "get no list" in capsys.readouterr().err
+
+
+def test_requests_come_by_standard_input(
+    runs: dict[str, OpenRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs["sasrec"]
+    user, item = run.data.dataset.users["raw_user_id"][4], run.data.dataset.items["raw_item_id"][7]
+    for option, text in {"--users": f"user\n{user}\n", "--history": f"user,item\n1,{item}\n"}.items():
+        (tmp_path / "file.csv").write_text(text)
+        recommend_verb(["--run", str(run.folder), option, str(tmp_path / "file.csv")])
+        wanted = capsys.readouterr().out
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        recommend_verb(["--run", str(run.folder), option, "-"])
+        assert capsys.readouterr().out == wanted and wanted.count("\n") == 11
+    for text, words in {"": "standard input: the file is empty", "user\n1": "standard input: no column"}.items():
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        with pytest.raises(InputError, match=words):
+            recommend_verb(["--run", str(run.folder), "--history", "-"])
 
 
 @pytest.mark.parametrize(

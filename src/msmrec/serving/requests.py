@@ -1,5 +1,7 @@
 """What is asked for: files of users, of histories or of pairs, with raw ids, made into ids and histories of them."""
 
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from msmrec.serving.rank import Histories, dataset_histories
 
 USERS = (RAW_USER_ID, USER_ID, "user")  # names of a column of raw user ids
 ITEMS = (RAW_ITEM_ID, ITEM_ID, "item")
+STDIN = Path("standard input")  # what is given as - on the command line, under the name that messages call it
 
 
 class Requests(NamedTuple):
@@ -35,11 +38,23 @@ class Pairs(NamedTuple):
     notes: list[str]  # a line for each kind of row that was not used
 
 
+def file_or_stdin(text: str) -> Path:
+    """What a command line names: a file that must be there, or - for CSV on standard input.
+
+    Raises:
+        InputError: no such file.
+    """
+    path = STDIN if text == "-" else Path(text)
+    if path is not STDIN and not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return path
+
+
 def read_users(path: Path, dataset: Dataset, before: int | None = None) -> Requests:
     """Users of the dataset, from a file with a column of raw ids (or .txt: an id a line).
 
     Args:
-        path: .csv, .tsv, .parquet, .jsonl or .txt. before: see `dataset_histories`.
+        path: .csv, .tsv, .parquet, .jsonl, .txt or STDIN. before: see `dataset_histories`.
 
     Raises:
         InputError: no readable file, no such column, or no known user in it.
@@ -139,25 +154,25 @@ def read_pairs(path: Path, dataset: Dataset) -> Pairs:
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """A table by the ending of its name; text columns stay text.
+    """A table by the ending of its name, CSV from STDIN; text columns stay text.
 
     Raises:
-        InputError: no such file, another ending, or it cannot be read.
+        InputError: another ending, or it cannot be read.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    ending = ".csv" if path is STDIN else path.suffix
     try:
-        match path.suffix:
+        match ending:
             case ".parquet":
                 return pl.read_parquet(path)
             case ".csv" | ".tsv":
-                return pl.read_csv(path, separator="," if path.suffix == ".csv" else "\t", infer_schema=False)
+                file = io.BytesIO(sys.stdin.buffer.read()) if path is STDIN else path
+                return pl.read_csv(file, separator="," if ending == ".csv" else "\t", infer_schema=False)
             case ".jsonl" | ".ndjson":
                 return pl.read_ndjson(path, infer_schema_length=None)
     except pl.exceptions.NoDataError:
         raise InputError(f"{path}: the file is empty") from None
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0][:160]})") from None
+        raise InputError(f"{path}: cannot be read as {ending[1:]} ({str(error).splitlines()[0][:160]})") from None
     raise InputError(f"{path}: give a .csv, .tsv, .parquet or .jsonl file")
 
 

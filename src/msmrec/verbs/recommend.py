@@ -15,7 +15,7 @@ from msmrec.finished import open_run
 from msmrec.serving.export import is_export, of_export
 from msmrec.serving.rank import of_run
 from msmrec.serving.recommend import checked, recommend, write_table
-from msmrec.serving.requests import read_histories, read_users
+from msmrec.serving.requests import file_or_stdin, read_histories, read_users
 
 
 def main(args: Sequence[str]) -> None:
@@ -23,10 +23,10 @@ def main(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="msmrec recommend", description=__doc__, allow_abbrev=False)
     parser.add_argument("--run", required=True, type=Path, help="run folder, or an exported one")
     whom = parser.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--users", type=Path, help="users of the dataset: a file with a column raw_user_id, or .txt")
-    whom.add_argument(
-        "--history", type=Path, help="new users: raw_user_id, raw_item_id and perhaps timestamp, a row each"
-    )
+    whom.add_argument("--users", type=file_or_stdin, help="users of the dataset: a file with a column raw_user_id, or"
+                      " .txt; - for CSV on standard input")  # fmt: skip
+    whom.add_argument("--history", type=file_or_stdin, help="new users: a file of raw_user_id, raw_item_id and perhaps"
+                      " timestamp, a row each; - for CSV on standard input")  # fmt: skip
     parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
     parser.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl file to write, instead of printing CSV")
     parser.add_argument("--split", choices=["val", "test"], help="rank as an evaluation of this part does, from the"
@@ -40,9 +40,6 @@ def main(args: Sequence[str]) -> None:
     given, overrides = parser.parse_known_args(args)
     if given.out:
         checked(given.out)
-    for file in filter(None, (given.users, given.history)):
-        if not file.is_file():
-            raise InputError(f"{file}: no such file")
     if exported := is_export(given.run):
         if overrides:
             raise InputError(f"{' '.join(overrides)}: an export has no config; see python -m msmrec recommend --help")

@@ -14,7 +14,7 @@ from msmrec.columns import TEST, VAL
 from msmrec.finished import open_run
 from msmrec.serving.export import is_export
 from msmrec.serving.recommend import checked, write_table
-from msmrec.serving.requests import read_pairs
+from msmrec.serving.requests import file_or_stdin, read_pairs
 from msmrec.serving.score import click_model, score
 
 
@@ -22,16 +22,15 @@ def main(args: Sequence[str]) -> None:
     """Writes or prints the probabilities; what was left out goes to stderr, a line each."""
     parser = argparse.ArgumentParser(prog="msmrec score", description=__doc__, allow_abbrev=False)
     parser.add_argument("--run", required=True, type=Path, help="run folder of a click model")
-    parser.add_argument("--pairs", required=True, type=Path, help="raw_user_id and raw_item_id of the dataset, a row"
-                        " each; pairs that it does not know get no row in the answer")  # fmt: skip
+    parser.add_argument("--pairs", required=True, type=file_or_stdin, help="file of raw_user_id and raw_item_id, a row"
+                        " each, or - for CSV on standard input; pairs that the dataset does not know get no row in the"
+                        " answer")  # fmt: skip
     parser.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl file to write, instead of printing CSV")
     parser.add_argument("--split", choices=["val", "test"], help="read the history before this part alone; by default"
                         " the whole history")  # fmt: skip
     given, overrides = parser.parse_known_args(args)
     if given.out:
         checked(given.out)
-    if not given.pairs.is_file():
-        raise InputError(f"{given.pairs}: no such file")
     if is_export(given.run):
         raise InputError(f"{given.run} is an export; score asks the run itself: give the folder that was exported")
     run = open_run(given.run, overrides)
