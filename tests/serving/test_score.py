@@ -12,7 +12,9 @@ from tests.tiny_configs import TINY_DATA
 from msmrec.artifacts import InputError
 from msmrec.cli import train
 from msmrec.columns import RATING, VAL
+from msmrec.data.prepare import FileColumns
 from msmrec.data.samples import PairLoader
+from msmrec.data.sources.simulated import Simulated
 from msmrec.finished import open_run
 from msmrec.run_folder import OpenRun
 from msmrec.verbs.score import main as score_verb
@@ -114,6 +116,18 @@ def test_what_is_not_known_is_counted_and_gets_no_row(
     assert "2 rows with 1 users that are not in simulated" in said.err and "no probability: nobody" in said.err
     assert "1 rows with 1 items that are not in simulated" in said.err and "no probability: nothing" in said.err
     assert pl.read_csv(said.out.encode())["raw_item_id"].to_list() == [item]
+
+
+def test_the_words_of_the_source_and_of_messages(
+    clicks: dict[str, OpenRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = clicks["din"]
+    user, item = run.data.dataset.users["raw_user_id"][0], run.data.dataset.items["raw_item_id"][0]
+    monkeypatch.setattr(Simulated, "file_columns", FileColumns("who", "what", "when", ";"))
+    for text in (f"who;what\n{user};{item}\n", f"who,what\n{user},{item}\n", f"user,item\n{user},{item}\n"):
+        (tmp_path / "p.csv").write_text(text)
+        score_verb(["--run", str(run.folder), "--pairs", str(tmp_path / "p.csv")])
+        assert len(pl.read_csv(capsys.readouterr().out.encode())) == 1
 
 
 def test_pairs_come_by_standard_input(

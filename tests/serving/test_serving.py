@@ -1,6 +1,8 @@
 """Recommending, exporting, explaining, on runs of the tiny world: brute force, round trips, what mistakes say."""
 
+import gzip
 import io
+import json
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,16 +12,22 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.tiny_configs import TINY_DATA
 
 from msmrec.artifacts import InputError
+from msmrec.cli import train
 from msmrec.columns import TEST
 from msmrec.data.batches import EvalLoader
+from msmrec.data.sources.amazon import Amazon
+from msmrec.data.sources.bookcrossing import BookCrossing
+from msmrec.data.sources.movielens import MovieLens
 from msmrec.run_folder import OpenRun
 from msmrec.serving.explain import Explainer
 from msmrec.serving.explore import refuse_used_port
 from msmrec.serving.export import export, of_export
 from msmrec.serving.page import Page, Posters, message
 from msmrec.serving.rank import dataset_histories, of_run
+from msmrec.serving.requests import read_histories
 from msmrec.verbs.export import main as export_verb
 from msmrec.verbs.recommend import main as recommend_verb
 
@@ -104,6 +112,53 @@ def test_an_export_recommends_what_the_run_does_without_anything_else(
         of_export(out)
 
 
+@pytest.mark.parametrize("name", ["shop.csv", "shop.csv.gz", "shop.parquet"])
+def test_the_file_that_was_trained_on_is_a_history(
+    name: str, runs: dict[str, OpenRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own names, separator and dates; an export has them too."""
+    data = runs["sasrec"].data.dataset
+    when = pl.from_epoch(pl.Series(np.arange(len(data.item_id)) * 60 + 10**9))
+    shop = pl.DataFrame({"customer": data.user_id, "sku": data.item_id, "when": when, "user_id": "x"})
+    shop = shop.sample(fraction=1, shuffle=True, seed=0)  # so that the times, as dates, give the order
+    if name.endswith("parquet"):
+        shop.write_parquet(tmp_path / name)
+    else:
+        text = shop.with_columns(pl.col("when").dt.to_string("%Y-%m-%dT%H:%M:%S")).write_csv(separator=";").encode()
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    columns = {"user": "customer", "item": "sku", "rating": None, "timestamp": "when", "separator": ";"}
+    source = {"class_path": "Table", "init_args": {"interactions": name, **columns}}
+    args = ["--data.source", json.dumps(source), "--data.root", str(tmp_path), "--data.cache", str(tmp_path / "cache")]
+    more = [*TINY_DATA[2:], "--trainer.max_epochs=1", "--data.tokens_per_batch=512", "--run_dir", str(tmp_path / "run")]
+    run = train(["--config", "sasrec_ml100k.yaml", *args, *more])
+    users, file = tmp_path / "users.csv", str(tmp_path / name)
+    users.write_text("customer;town\n" + "".join(f"{user};Rome, Italy\n" for user in range(1, 21)))
+    known = lists(run, "--users", str(users), out=tmp_path / "a.parquet").sort("raw_user_id", "rank")
+    if name == "shop.csv":
+        export_verb(["--run", str(run), "--out", str(tmp_path / "export")])
+    for folder in (run, *([tmp_path / "export"] if name == "shop.csv" else [])):
+        new = lists(folder, "--history", file, out=tmp_path / "b.parquet")
+        new = new.filter(pl.col("raw_user_id").is_in(known["raw_user_id"].unique().implode()))
+        assert len(known) == 200 and new.sort("raw_user_id", "rank").drop("score").equals(known.drop("score"))
+    (tmp_path / "h.csv").write_text("raw_user_id,raw_item_id\n1,1\n")  # the project's own words stay
+    assert len(lists(run, "--history", str(tmp_path / "h.csv"), out=tmp_path / "c.parquet")) == 10
+    (tmp_path / "h.csv").write_text("customer;film\n1;1\n")
+    with pytest.raises(InputError, match="no column sku or raw_item_id or item_id or item; it has customer, film"):
+        recommend_verb(["--run", str(run), "--history", str(tmp_path / "h.csv")])
+
+
+def test_published_files_are_histories(tmp_path: Path) -> None:
+    items = pl.DataFrame({"item_id": [1, 2], "raw_item_id": ["B1", "B2"]})
+    for source, header, rows in (
+        (MovieLens("ml-latest-small"), "userId,movieId,rating,timestamp", "7,B2,4,20\n7,B1,3,10\n"),
+        (Amazon(), "reviewerID,asin,overall,unixReviewTime", "7,B2,4,1400000001\n7,B1,3,1400000000000\n"),
+        (BookCrossing(), '"User-ID";"ISBN";"Book-Rating"', '"7";"B1";"3"\n"7";"B2";"4"\n'),
+    ):
+        (tmp_path / "f.csv").write_text(f"{header}\n{rows}")
+        read = read_histories(tmp_path / "f.csv", items, source.file_columns)
+        assert read.raw_user_ids.to_list() == ["7"] and read.histories.items.tolist() == [1, 2]
+
+
 def test_what_cannot_be_exported(runs: dict[str, OpenRun], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="training alone"):
         export(runs["lightgcn"], tmp_path / "export")
@@ -171,7 +226,7 @@ def test_requests_come_by_standard_input(
         ("h.csv", "user_id,item_id\n", "no row in it"),
         ("h.csv", "user,film\n1,2\n", "no column raw_item_id or item_id or item; it has user, film"),
         ("h.csv", "user_id,item_id\n1,\n", "missing in data row 1"),
-        ("h.csv", "user_id,item_id,timestamp\n1,2,x\n", "no number as timestamp in data row 1"),
+        ("h.csv", "user_id,item_id,timestamp\n1,2,x\n", "no number and no date as timestamp in data row 1"),
         ("h.xlsx", "x", "give a .csv"),
         ("h.parquet", "x", "cannot be read as parquet"),
         ("h.jsonl", '{"raw_user_id": 1, "raw_item_id": [1, 2]}', "holds lists; give a row for each item"),

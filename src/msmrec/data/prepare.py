@@ -13,17 +13,39 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError, build_once, fingerprint, write_json
-from msmrec.columns import COUNT, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN, USER_ID, VAL
+from msmrec.columns import (
+    COUNT,
+    ITEM_ID,
+    RATING,
+    RAW_ITEM_ID,
+    RAW_USER_ID,
+    SPLIT,
+    TEST,
+    TIER,
+    TIMESTAMP,
+    TRAIN,
+    USER_ID,
+    VAL,
+)  # fmt: skip
 from msmrec.data.interactions import Duplicates, RawData, encode
 from msmrec.data.splits import SplitName, popularity_tiers, split
 
 FORMAT = 3  # raise when the files' content changes for the same inputs
+
+
+class FileColumns(NamedTuple):
+    """What a file of interactions calls its columns, and what stands between them in CSV."""
+
+    user: str = RAW_USER_ID
+    item: str = RAW_ITEM_ID
+    timestamp: str | None = TIMESTAMP  # None: file order stands in for time, whatever columns there are
+    separator: str = ","
 
 
 class Source(ABC):
@@ -33,6 +55,11 @@ class Source(ABC):
     @abstractmethod
     def name(self) -> str:
         """Short name, used for folders and tables."""
+
+    @property
+    def file_columns(self) -> FileColumns:
+        """The words of its files, in which a finished run may be asked, too."""
+        return FileColumns()
 
     @abstractmethod
     def fingerprint(self, root: Path) -> str:

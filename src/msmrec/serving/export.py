@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from msmrec.artifacts import InputError, write_json
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
+from msmrec.data.prepare import FileColumns
 from msmrec.evaluation.run import export_vectors
 from msmrec.models.rec_module import RecModule, top_items, unseen_scores
 from msmrec.run_folder import OpenRun
@@ -77,6 +78,7 @@ def of_export(folder: Path) -> Recommender:
     return Recommender(
         about["model"], lambda batch: program(batch.item_seq, batch.seq_len), items, about["max_seq_len"],
         about["batch_size"], torch.device("cpu"), note=about["note"],
+        columns=FileColumns(**about.get("columns", {})),
     )  # fmt: skip
 
 
@@ -124,6 +126,7 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
             "format": FORMAT, "model": recommender.name, "config": run.record["config"],
             "dataset": {key: run.record["dataset"][key] for key in ("name", "fingerprint", "num_items")},
             "max_seq_len": recommender.max_seq_len, "batch_size": recommender.batch_size, "note": recommender.note,
+            "columns": recommender.columns._asdict(),
             "checked": checks, "torch": torch.__version__,
         }  # fmt: skip
         write_json(folder / "serving.json", about)

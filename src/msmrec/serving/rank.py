@@ -1,7 +1,7 @@
 """From histories to ranked items: the one function behind `recommend`, `explore` and an exported model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from msmrec.artifacts import InputError
 from msmrec.columns import GENRES, ITEM_ID, TEST, YEAR
 from msmrec.data.batches import EvalBatch, HistoryLoader
-from msmrec.data.prepare import Dataset
+from msmrec.data.prepare import Dataset, FileColumns
 from msmrec.models.base import exact_products
 from msmrec.models.rec_module import RecModule, top_items, unseen_scores
 from msmrec.run_folder import OpenRun
@@ -61,6 +61,7 @@ class Recommender:
         max_seq_len, batch_size, device: of the batches.
         serves_new_users: whether a history is enough.
         note: what to know of the lists of new users; empty where nothing is.
+        columns: what the source of its data calls columns.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Recommender:
     device: torch.device
     serves_new_users: bool = True
     note: str = ""
+    columns: FileColumns = field(default_factory=FileColumns)
 
     def rank(self, histories: Histories, k: int, allowed: np.ndarray | None = None) -> Ranked:
         """The k best items that a user has not seen; the order of equal scores is the device's.
@@ -137,5 +139,5 @@ def of_run(run: OpenRun) -> Recommender:
         )
     return Recommender(
         name, model.scores, data.dataset.items, data.max_seq_len, data.eval_batch_size, data.place()[0],
-        model.serves_new_users, model.serving_note,
+        model.serves_new_users, model.serving_note, data.source.file_columns,
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """What is asked for: files of users, of histories or of pairs, with raw ids, made into ids and histories of them."""
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,11 @@ import polars as pl
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, USER_ID
 from msmrec.data.interactions import as_text
-from msmrec.data.prepare import Dataset
+from msmrec.data.prepare import Dataset, FileColumns
+from msmrec.data.sources.border import seconds, unscaled
 from msmrec.serving.rank import Histories, dataset_histories
 
-USERS = (RAW_USER_ID, USER_ID, "user")  # names of a column of raw user ids
+USERS = (RAW_USER_ID, USER_ID, "user")  # names of a column of raw user ids, beside that of the run's own source
 ITEMS = (RAW_ITEM_ID, ITEM_ID, "item")
 STDIN = Path("standard input")  # what is given as - on the command line, under the name that messages call it
 
@@ -50,11 +50,11 @@ def file_or_stdin(text: str) -> Path:
     return path
 
 
-def read_users(path: Path, dataset: Dataset, before: int | None = None) -> Requests:
+def read_users(path: Path, dataset: Dataset, columns: FileColumns, before: int | None = None) -> Requests:
     """Users of the dataset, from a file with a column of raw ids (or .txt: an id a line).
 
     Args:
-        path: .csv, .tsv, .parquet, .jsonl, .txt or STDIN. before: see `dataset_histories`.
+        path: see `read_table`, or .txt. columns: what the run's source calls them. before: see `dataset_histories`.
 
     Raises:
         InputError: no readable file, no such column, or no known user in it.
@@ -62,7 +62,7 @@ def read_users(path: Path, dataset: Dataset, before: int | None = None) -> Reque
     if path.suffix == ".txt":
         raw = _ids(pl.Series(RAW_USER_ID, _lines(path)))
     else:
-        raw = _column(read_table(path), USERS, path)
+        raw = _ids(_column(read_table(path, columns), (columns.user, *USERS), path))
     raw = raw.filter(raw != "")
     if raw.is_empty():
         raise InputError(f"{path}: no user in it; give a raw user id a row")
@@ -86,8 +86,11 @@ def read_users(path: Path, dataset: Dataset, before: int | None = None) -> Reque
     )
 
 
-def read_histories(path: Path, items: pl.DataFrame) -> Requests:
-    """New users, from a file of what they have seen: raw user id, raw item id and, where there is one, a timestamp.
+def read_histories(path: Path, items: pl.DataFrame, columns: FileColumns) -> Requests:
+    """New users, from a file of what they have seen: raw user id, raw item id and, where there is one, a time.
+
+    Columns are called as in the source, so that a file that was trained on is one, or raw_user_id and so on. Times are
+    seconds or milliseconds since 1970, or dates; none are read where the source has none.
 
     Rows of a user are put in the order of their times, and of equal times, or without any, in the file's. Of an item
     that a user has twice the later row counts. Ratings may stand beside and are not read: models rank by what was seen.
@@ -95,14 +98,17 @@ def read_histories(path: Path, items: pl.DataFrame) -> Requests:
     Raises:
         InputError: no readable file, or a column or a value is missing.
     """
-    table = read_table(path)
-    frame = _users_and_items(table, path).rename({"item": "key"})
-    if TIMESTAMP in table.columns:
-        time = table[TIMESTAMP].cast(pl.Float64, strict=False)
+    table = read_table(path, columns)
+    frame = _users_and_items(table, columns, path).rename({"item": "key"})
+    clock = next((name for name in (columns.timestamp, TIMESTAMP) if name in table.columns), None)
+    if columns.timestamp and clock:
+        time = seconds(_column(table, [clock], path)).cast(pl.Float64, strict=False)
         bad = time.is_null().arg_true()
         if len(bad):
-            raise InputError(f"{path}: no number as {TIMESTAMP} in data row {bad[0] + 1} ({len(bad):,} such rows)")
-        frame = frame.with_columns(time=time)
+            raise InputError(
+                f"{path}: no number and no date as {clock} in data row {bad[0] + 1} ({len(bad):,} such rows)"
+            )
+        frame = frame.with_columns(time=time).with_columns(unscaled(pl.col("time")))
     users = frame["user"].unique(maintain_order=True)
     notes, known = [], items.select(ITEM_ID).with_columns(key=_ids(items[RAW_ITEM_ID]))
     frame = frame.join(known, on="key", how="left", maintain_order="left")
@@ -127,14 +133,14 @@ def read_histories(path: Path, items: pl.DataFrame) -> Requests:
     return Requests(users.filter(pl.Series(some)), histories, users.filter(pl.Series(~some)), notes)
 
 
-def read_pairs(path: Path, dataset: Dataset) -> Pairs:
-    """Pairs of a user and an item of the dataset, a row each: raw user id, raw item id.
+def read_pairs(path: Path, dataset: Dataset, columns: FileColumns) -> Pairs:
+    """Pairs of a user and an item of the dataset, a row each; columns as in `read_histories`.
 
     Raises:
         InputError: no readable file, a column or a value is missing, or no pair is known.
     """
-    frame, notes, name = _users_and_items(read_table(path), path), [], dataset.info["name"]
-    given = len(frame)
+    frame, notes = _users_and_items(read_table(path, columns), columns, path), []
+    given, name = len(frame), dataset.info["name"]
     for what, table, raw, number in (
         ("user", dataset.users, RAW_USER_ID, USER_ID),
         ("item", dataset.items, RAW_ITEM_ID, ITEM_ID),
@@ -153,20 +159,29 @@ def read_pairs(path: Path, dataset: Dataset) -> Pairs:
     return Pairs(frame.select(RAW_USER_ID, RAW_ITEM_ID), user, item, notes)
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_table(path: Path, columns: FileColumns) -> pl.DataFrame:
     """A table by the ending of its name, CSV from STDIN; text columns stay text.
+
+    Args:
+        path: .csv, .csv.gz, .tsv, .parquet, .jsonl or STDIN. columns: CSV that has one of them under its separator has
+            that separator, other CSV commas.
 
     Raises:
         InputError: another ending, or it cannot be read.
     """
-    ending = ".csv" if path is STDIN else path.suffix
+    ending = ".csv" if path is STDIN or path.name.endswith(".csv.gz") else path.suffix
     try:
         match ending:
             case ".parquet":
                 return pl.read_parquet(path)
-            case ".csv" | ".tsv":
-                file = io.BytesIO(sys.stdin.buffer.read()) if path is STDIN else path
-                return pl.read_csv(file, separator="," if ending == ".csv" else "\t", infer_schema=False)
+            case ".tsv":
+                return pl.read_csv(path, separator="\t", infer_schema=False)
+            case ".csv":
+                file = sys.stdin.buffer.read() if path is STDIN else path
+                own = {"separator": columns.separator, "infer_schema": False}
+                header = pl.read_csv(file, n_rows=1, truncate_ragged_lines=True, **own).columns  # type: ignore[arg-type]
+                separator = columns.separator if {columns.user, columns.item} & set(header) else ","
+                return pl.read_csv(file, separator=separator, infer_schema=False)
             case ".jsonl" | ".ndjson":
                 return pl.read_ndjson(path, infer_schema_length=None)
     except pl.exceptions.NoDataError:
@@ -183,13 +198,14 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
 
 
-def _users_and_items(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+def _users_and_items(table: pl.DataFrame, columns: FileColumns, path: Path) -> pl.DataFrame:
     """`user` and `item`, raw ids as text, of each row.
 
     Raises:
         InputError: there is no row, or a column or a value is missing.
     """
-    frame = pl.DataFrame({"user": _column(table, USERS, path), "item": _column(table, ITEMS, path)})
+    user, item = _column(table, (columns.user, *USERS), path), _column(table, (columns.item, *ITEMS), path)
+    frame = pl.DataFrame({"user": _ids(user), "item": _ids(item)})
     if frame.is_empty():
         raise InputError(f"{path}: no row in it; give a raw user id and a raw item id a row")
     empty = ((frame["user"] == "") | (frame["item"] == "")).arg_true()
@@ -199,11 +215,11 @@ def _users_and_items(table: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _column(table: pl.DataFrame, names: Sequence[str], path: Path) -> pl.Series:
-    for name in names:
+    for name in (names := tuple(dict.fromkeys(names))):
         if name in table.columns:
             if table[name].dtype.is_nested():
                 raise InputError(f"{path}: column {name} holds lists; give a row for each item")
-            return _ids(table[name])
+            return table[name]
     raise InputError(f"{path}: no column {' or '.join(names)}; it has {', '.join(table.columns) or 'none'}")
 
 

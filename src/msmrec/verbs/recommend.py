@@ -26,7 +26,8 @@ def main(args: Sequence[str]) -> None:
     whom.add_argument("--users", type=file_or_stdin, help="users of the dataset: a file with a column raw_user_id, or"
                       " .txt; - for CSV on standard input")  # fmt: skip
     whom.add_argument("--history", type=file_or_stdin, help="new users: a file of raw_user_id, raw_item_id and perhaps"
-                      " timestamp, a row each; - for CSV on standard input")  # fmt: skip
+                      " timestamp, a row each, or with the columns of the run's data; - for CSV on standard"
+                      " input")  # fmt: skip
     parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
     parser.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl file to write, instead of printing CSV")
     parser.add_argument("--split", choices=["val", "test"], help="rank as an evaluation of this part does, from the"
@@ -52,10 +53,10 @@ def main(args: Sequence[str]) -> None:
     if given.history and given.split:
         raise InputError("--split is about the dataset's users: it goes with --users")
     if given.history or exported:
-        requests = read_histories(given.history, recommender.items)
+        requests = read_histories(given.history, recommender.items, recommender.columns)
     else:
         before = {"val": VAL, "test": TEST}[given.split] if given.split else None
-        requests = read_users(given.users, run.data.dataset, before)
+        requests = read_users(given.users, run.data.dataset, recommender.columns, before)
     allowed = recommender.allowed(given.genre, given.year_from, given.year_to)
     table, notes = recommend(recommender, requests, given.k, allowed, given.fallback == "popular")
     for note in notes:

@@ -23,8 +23,8 @@ def main(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="msmrec score", description=__doc__, allow_abbrev=False)
     parser.add_argument("--run", required=True, type=Path, help="run folder of a click model")
     parser.add_argument("--pairs", required=True, type=file_or_stdin, help="file of raw_user_id and raw_item_id, a row"
-                        " each, or - for CSV on standard input; pairs that the dataset does not know get no row in the"
-                        " answer")  # fmt: skip
+                        " each, or with the columns of the run's data; - for CSV on standard input. Pairs that the"
+                        " dataset does not know get no row in the answer")  # fmt: skip
     parser.add_argument("--out", type=Path, help=".parquet, .csv or .jsonl file to write, instead of printing CSV")
     parser.add_argument("--split", choices=["val", "test"], help="read the history before this part alone; by default"
                         " the whole history")  # fmt: skip
@@ -36,7 +36,8 @@ def main(args: Sequence[str]) -> None:
     run = open_run(given.run, overrides)
     click_model(run)  # before a long file is read
     before = {"val": VAL, "test": TEST}[given.split] if given.split else None
-    table, notes = score(run, read_pairs(given.pairs, run.data.dataset), before)
+    pairs = read_pairs(given.pairs, run.data.dataset, run.data.source.file_columns)
+    table, notes = score(run, pairs, before)
     for note in notes:
         print(f"msmrec: {note}", file=sys.stderr)
     if given.out:

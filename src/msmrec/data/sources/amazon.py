@@ -20,7 +20,7 @@ import polars as pl
 from msmrec.artifacts import InputError, file_digest, fingerprint
 from msmrec.columns import LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
 from msmrec.data.interactions import RawData
-from msmrec.data.prepare import Source
+from msmrec.data.prepare import FileColumns, Source
 from msmrec.data.sources.amazon_items import read_items
 from msmrec.data.sources.border import Border, interactions
 from msmrec.data.sources.json_lines import blocks, read_fields
@@ -67,6 +67,12 @@ class Amazon(Source):
     def name(self) -> str:
         """Category and release."""
         return f"{self.category}_{self.release}"
+
+    @property
+    def file_columns(self) -> FileColumns:
+        """The release's."""
+        user, item, _, timestamp = _FIELDS[self.release]
+        return FileColumns(user, item, timestamp)
 
     def files(self, root: Path) -> tuple[Path, Path | None]:
         """The reviews, and the metadata where there is some.

@@ -33,7 +33,7 @@ from msmrec.columns import (
 )  # fmt: skip
 from msmrec.data.interactions import RawData
 from msmrec.data.plain_text import plain
-from msmrec.data.prepare import Source
+from msmrec.data.prepare import FileColumns, Source
 from msmrec.data.sources.border import Border, interactions
 
 FORMAT = 1  # raise when the same files come to be read otherwise
@@ -64,6 +64,11 @@ class BookCrossing(Source):
     def name(self) -> str:
         """The dataset, and its order where that is not the file's."""
         return "book-crossing" + "-shuffled" * (self.order == "shuffled")
+
+    @property
+    def file_columns(self) -> FileColumns:
+        """The dump's; it has no times, but a request may."""
+        return FileColumns("User-ID", "ISBN", separator=";")
 
     def _folder(self, root: Path) -> Path:
         folder = next((f for f in (root / "book-crossing", root) if (f / RATINGS).is_file()), root / "book-crossing")

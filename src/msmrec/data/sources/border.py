@@ -97,7 +97,7 @@ def interactions(
         when.cast(pl.Float64, strict=False) if frame[TIMESTAMP].dtype == pl.String else when,
     )
     if clock:
-        frame = frame.with_columns(pl.when(when >= 1e11).then(when / 1000).otherwise(when).alias(TIMESTAMP))
+        frame = frame.with_columns(unscaled(when).alias(TIMESTAMP))
     kinds = {
         "no user": _blank(frame, RAW_USER_ID),
         "no item": _blank(frame, RAW_ITEM_ID),
@@ -116,6 +116,26 @@ def interactions(
     seconds, line = when.floor().cast(pl.Int64), pl.col(LINE).cast(pl.UInt32)
     within = ((when - when.floor()) * 1000).round().clip(0, 999).cast(pl.Int16).alias(MILLISECONDS)
     return frame.select(RAW_USER_ID, RAW_ITEM_ID, rating.cast(pl.Float32), seconds, within, line)
+
+
+def seconds(times: pl.Series) -> pl.Series:
+    """Dates, or texts of dates, as seconds since 1970, with their fractions; numbers as they are."""
+    if times.dtype == pl.String:
+        numbers = times.cast(pl.Float64, strict=False)
+        if numbers.null_count() == times.null_count():
+            return numbers
+        try:
+            dates = times.str.to_datetime(strict=False, time_zone="UTC")
+        except pl.exceptions.PolarsError:  # in no form that can be guessed
+            return numbers
+        epoch = dates.dt.epoch("ms") / 1000
+        return numbers.to_frame("n").select(pl.coalesce("n", epoch).alias(times.name))[times.name]
+    return times.cast(pl.Datetime("ms")).dt.epoch("ms") / 1000 if times.dtype.is_temporal() else times
+
+
+def unscaled(when: pl.Expr) -> pl.Expr:
+    """Seconds since 1970, from these or milliseconds: 1e11 and more."""
+    return pl.when(when >= 1e11).then(when / 1000).otherwise(when)
 
 
 def _blank(frame: pl.DataFrame, name: str) -> pl.Expr:

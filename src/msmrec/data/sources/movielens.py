@@ -18,7 +18,7 @@ from tqdm import tqdm
 from msmrec.artifacts import InputError, atomic_file, build_once, file_digest, fingerprint
 from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TAGS, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
-from msmrec.data.prepare import Source
+from msmrec.data.prepare import FileColumns, Source
 
 Release = Literal["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small"]
 
@@ -58,6 +58,11 @@ class MovieLens(Source):
     def name(self) -> str:
         """The release."""
         return self.release
+
+    @property
+    def file_columns(self) -> FileColumns:
+        """Those of the releases that have a header."""
+        return FileColumns("userId", "movieId")
 
     def _layout(self) -> tuple[str, str, str]:
         """Names of the ratings, items and users file; no users file from ML-10M on."""

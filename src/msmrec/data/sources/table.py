@@ -12,9 +12,9 @@ import polars as pl
 from msmrec.artifacts import InputError, file_digest, fingerprint
 from msmrec.columns import GENRES, LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData, as_text
-from msmrec.data.prepare import Source
+from msmrec.data.prepare import FileColumns, Source
 from msmrec.data.root import find
-from msmrec.data.sources.border import Border, interactions
+from msmrec.data.sources.border import Border, interactions, seconds
 
 FORMAT = 2  # raise when the same files come to be read otherwise
 
@@ -84,6 +84,13 @@ class Table(Source):
         """`dataset`, or the stem of the file of interactions."""
         return self.dataset or Path(self.interactions).name.split(".")[0]
 
+    @property
+    def file_columns(self) -> FileColumns:
+        """As they were named."""
+        user, item = self.columns
+        time = next((column for column, name in self.values.items() if name == TIMESTAMP), None)
+        return FileColumns(user, item, time, self.separator)
+
     def _find(self, name: str, root: Path) -> Path:
         return find(name, root)
 
@@ -107,7 +114,7 @@ class Table(Source):
             frame = frame.with_columns(pl.lit(1.0).alias(RATING))
         if not clock:
             frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIMESTAMP))
-        kept = interactions(frame.with_columns(_seconds(frame[TIMESTAMP])), border, self.scale, clock)
+        kept = interactions(frame.with_columns(seconds(frame[TIMESTAMP])), border, self.scale, clock)
         border.close(rows + border.refused.get(_TOO_MANY, 0))
         items, users = self._items(root), self._side(self.users, RAW_USER_ID, root)
         for name, side, column in ((self.items, items, RAW_ITEM_ID), (self.users, users, RAW_USER_ID)):
@@ -202,21 +209,6 @@ def _read_csv(border: Border, separator: str) -> pl.DataFrame:
             elif row:
                 rows.append([*(value or None for value in row), *[None] * (len(header) - len(row)), reader.line_num])
     return pl.DataFrame(rows, schema={**{name: pl.String() for name in header}, LINE: pl.Int64()}, orient="row")
-
-
-def _seconds(times: pl.Series) -> pl.Series:
-    """Dates, or texts of dates, as seconds since 1970, with their fractions; numbers as they are."""
-    if times.dtype == pl.String:
-        numbers = times.cast(pl.Float64, strict=False)
-        if numbers.null_count() == times.null_count():
-            return numbers
-        try:
-            dates = times.str.to_datetime(strict=False, time_zone="UTC")
-        except pl.exceptions.PolarsError:  # in no form that can be guessed
-            return numbers
-        seconds = dates.dt.epoch("ms") / 1000
-        return numbers.to_frame("n").select(pl.coalesce("n", seconds).alias(times.name))[times.name]
-    return times.cast(pl.Datetime("ms")).dt.epoch("ms") / 1000 if times.dtype.is_temporal() else times
 
 
 def _typed(column: pl.Series) -> pl.Series:
