@@ -146,6 +146,21 @@ def test_a_run_that_stopped_early_stays_stopped(tiny_args: list[str], tmp_path: 
     assert again["train"]["epochs"] == whole["train"]["epochs"] and again["test"] == whole["test"]
 
 
+def test_an_unfinished_run_that_is_moved_keeps_its_best_epoch(tiny_args: list[str], tmp_path: Path) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--trainer.check_val_every_n_epoch=1"]
+    begun = train([*args, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "begun")])
+    tested = json.loads((begun / "metrics.json").read_text())["test"]
+    (begun / "metrics.json").unlink()  # as if it had been killed
+    last = torch.load(begun / "checkpoints" / "last.ckpt", weights_only=False)
+    for state in last["callbacks"].values():
+        for path in state.get("best_k_models", {}):
+            state["best_k_models"][path] = torch.tensor(1.0)  # so good that no later epoch is better
+    torch.save(last, begun / "checkpoints" / "last.ckpt")
+    moved = train([*args, "--trainer.max_epochs=2", "--run_dir", str(begun.rename(tmp_path / "moved"))])
+    record = json.loads((moved / "metrics.json").read_text())
+    assert record["train"]["epochs"] == 2 and record["train"]["best_epoch"] == 0 and record["test"] == tested
+
+
 def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
     sasrec = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--run_dir", str(tmp_path / "a")]
     msmrec = ["--config", "msmrec_ml100k.yaml", *tiny_args, "--run_dir", str(tmp_path / "b")]

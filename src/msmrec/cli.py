@@ -55,8 +55,26 @@ class RunFolder(SaveConfigCallback):
                 logger.log_hyperparams(self.config.as_dict())
 
 
-class StaysStopped(Callback):
-    """Ends a resumed run at once that had been stopped early: Lightning would train on for an epoch and more."""
+class Resumed(Callback):
+    """What a run that goes on needs: its best checkpoint where the folder is now, and to stay stopped if it was.
+
+    Lightning forgets the best score so far where the folder has another path than before, and would train a run that
+    had been stopped early for an epoch and more.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Before the callbacks read their state: from the last checkpoint, and from the best one when it is tested."""
+        here = str(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]
+
+        def moved(path: str) -> str:
+            return os.path.join(here, os.path.basename(path)) if path else path
+
+        for state in checkpoint["callbacks"].values():
+            if "best_model_path" in state:
+                state["dirpath"] = here
+                for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[key] = moved(state[key])
+                state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the checkpoint is restored."""
@@ -277,7 +295,7 @@ def _train(cli: RunCLI) -> Path:
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.
     last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    trainer.callbacks += [clock, last, *([StaysStopped()] if resumed else [])]  # type: ignore[attr-defined]
+    trainer.callbacks += [clock, last, *([Resumed()] if resumed else [])]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
     validates = cli.datamodule.dataset.info["num_val"] > 0
     if not cli.model.trains or (trainer.max_epochs == 0 and not trainer.fast_dev_run):  # type: ignore[attr-defined]
