@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from safetensors.torch import load_file
 from tests.tiny_configs import tiny_config
 
@@ -21,7 +23,7 @@ from msmrec.cli import build, train
 from msmrec.finished import evaluate
 from msmrec.learned_fusion import train_fusion
 from msmrec.models.sasrec import SASRec
-from msmrec.run_folder import differs
+from msmrec.run_folder import claimed, differs
 
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")
 TINY = ["--data.source", "Simulated"] + [
@@ -159,6 +161,37 @@ def test_an_unfinished_run_that_is_moved_keeps_its_best_epoch(tiny_args: list[st
     moved = train([*args, "--trainer.max_epochs=2", "--run_dir", str(begun.rename(tmp_path / "moved"))])
     record = json.loads((moved / "metrics.json").read_text())
     assert record["train"]["epochs"] == 2 and record["train"]["best_epoch"] == 0 and record["test"] == tested
+
+
+@pytest.mark.parametrize("ended", ["finished", "killed"])
+def test_a_second_training_into_a_folder_waits_for_the_first(
+    ended: str, tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--trainer.max_epochs=1"]
+    run = train([*args, "--run_dir", str(tmp_path)])
+    results, said = run / "metrics.json", []
+    aside, lock = results.rename(tmp_path / "aside"), FileLock(run / ".lock")
+    lock.acquire()  # the other process
+
+    def heard(text: str, **_: Any) -> None:
+        said.append(text)
+        if "another process trains into it; waiting" in text:  # which ends now
+            assert not results.exists()
+            if ended == "finished":
+                aside.rename(results)
+            lock.release()
+
+    monkeypatch.setattr("msmrec.run_folder.print", heard, raising=False)
+    assert train([*args, "--run_dir", str(run)]) == run and results.exists()
+    assert said[1:] == ([] if ended == "finished" else [f"resuming {run}/checkpoints/last.ckpt"])
+
+
+def test_one_of_many_is_refused_where_another_process_trains(tmp_path: Path) -> None:
+    refused = pytest.raises(InputError, match="another process trains into it; wait, or")
+    with FileLock(tmp_path / ".lock"), refused, claimed(tmp_path, may_wait=False):
+        raise AssertionError
+    with claimed(tmp_path, may_wait=False) as waited:
+        assert not waited
 
 
 def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import json
 import subprocess
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from tests.tiny_configs import TINY_DATA
 
@@ -46,11 +48,21 @@ def test_lightning_does_not_requeue(one_of_two: None) -> None:
     assert cluster.plugins([own])[0] is own and cluster.plugins(own)[0] is own
 
 
+def test_who_is_waited_for() -> None:
+    def trainer(environment: Any, processes: int = 2) -> Any:
+        return SimpleNamespace(world_size=processes, strategy=SimpleNamespace(cluster_environment=environment))
+
+    assert cluster.others_wait(trainer(SLURMEnvironment()))  # which started the other one, too
+    assert not cluster.others_wait(trainer(LightningEnvironment()))  # this process is going to start it
+    assert not cluster.others_wait(trainer(SLURMEnvironment(), processes=1))
+
+
 def test_without_slurm_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch, tiny_root: Path, cache: Path) -> None:
     monkeypatch.delenv("SLURM_NTASKS", raising=False)
     assert not cluster.is_one_of_many()
     args = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache)]
     trainer = build(["--config", "sasrec_ml100k.yaml", *args], save=False).trainer
+    assert not cluster.others_wait(trainer)
     assert isinstance(trainer.strategy.checkpoint_io, cluster.AtomicCheckpointIO)
 
 

@@ -6,6 +6,7 @@ Constructors are the schema: `--config C --help` and `--model.help MSMRec` print
 meaning.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -197,11 +198,14 @@ class RunCLI(LightningCLI):
         with FileLock(run.parent / f".lock-{run.name}", timeout=24 * 3600):
             if not (run / "metrics.json").exists():
                 print(f"{need}: needed and not there yet; training it first, into {run}", file=sys.stderr)
-                (cluster.train_alone if cluster.is_one_of_many() else train)(args)
-            else:
-                now = self.parser.parse_args(arguments(args))
-                if part := run_folder.differs(run, plain_config(self, now)):
-                    raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
+                try:
+                    (cluster.train_alone if cluster.is_one_of_many() else train)(args)
+                except InputError:
+                    if not (run / "metrics.json").exists():  # or a training of its own, without needs, ended just now
+                        raise
+            now = self.parser.parse_args(arguments(args))
+            if part := run_folder.differs(run, plain_config(self, now)):
+                raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
         return run
 
 
@@ -268,8 +272,28 @@ def train(args: Sequence[str] | None = None) -> Path:
     """Trains, keeps the best checkpoint, tests it once, writes the run folder and returns it.
 
     An unfinished run in the folder (killed, or out of time) goes on from its last epoch; a finished one is not touched.
+    Where another process trains into the folder, that is waited for.
     """
-    cli = build(sys.argv[1:] if args is None else args, save=True)
+    args = sys.argv[1:] if args is None else args
+    cli = build(args, save=True)
+    assert isinstance(cli.model, Module)
+    if cli.model.exact_evaluation and cli.trainer.precision in ("bf16-true", "16-true"):
+        raise InputError(
+            f"trainer.precision {cli.trainer.precision}: scores would tie by the hundred, which costs ranks; take"
+            f" {cli.trainer.precision.removesuffix('-true')}-mixed, whose evaluation is in float32"
+        )
+    run, first = Path(cli.config.run_dir), cli.trainer.is_global_zero
+    may_wait = not cluster.others_wait(cli.trainer)
+    with run_folder.claimed(run, may_wait) if first else contextlib.nullcontext(False) as waited:
+        if waited:
+            cli = build(args, save=True)  # again: the folder has a W&B run now
+            if (run / "metrics.json").exists() and not run_folder.differs(run, plain_config(cli, cli.config)):
+                print(f"{run} was trained by the process that was waited for", file=sys.stderr)
+                return run
+        return _train_and_say(cli)
+
+
+def _train_and_say(cli: RunCLI) -> Path:
     try:
         return _train(cli)
     except MisconfigurationException as error:  # a metric to monitor that nobody logs, and the like
@@ -282,11 +306,6 @@ def train(args: Sequence[str] | None = None) -> Path:
 def _train(cli: RunCLI) -> Path:
     trainer, run = cli.trainer, Path(cli.config.run_dir)
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    if cli.model.exact_evaluation and trainer.precision in ("bf16-true", "16-true"):
-        raise InputError(
-            f"trainer.precision {trainer.precision}: scores would tie by the hundred, which costs ranks; take"
-            f" {trainer.precision.removesuffix('-true')}-mixed, whose evaluation is in float32"
-        )
     resumed = run_folder.unfinished(run, plain_config(cli, cli.config))
     ckpt_path = resumed or cli.config.ckpt_path
     if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):

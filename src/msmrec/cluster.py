@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
@@ -41,6 +42,12 @@ def plugins(given: Any) -> list[Any]:
 def is_one_of_many() -> bool:
     """Whether SLURM started this process as one of several that train together."""
     return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and SLURMEnvironment.detect()
+
+
+def others_wait(trainer: Trainer) -> bool:
+    """Whether the other processes of a training were started with this one, and wait for it."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return trainer.world_size > 1 and environment is not None and bool(environment.creates_processes_externally)
 
 
 def train_alone(args: Sequence[str]) -> None:

@@ -5,12 +5,13 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import Dataset
@@ -89,6 +90,34 @@ def unfinished(run: Path, config: dict[str, Any]) -> str | None:
         logged = run / "csv" / "metrics.csv"
         logged.rename(logged.with_name(f"metrics-{len(list(logged.parent.glob('metrics-*.csv')))}.csv"))
     return str(last)
+
+
+@contextlib.contextmanager
+def claimed(run: Path, may_wait: bool) -> Iterator[bool]:
+    """Keeps other processes from training into a run's folder; yields whether one had to be waited for.
+
+    The folder of a finished run is left as it is.
+
+    Raises:
+        InputError: another process trains into it, and this one may not wait for it.
+    """
+    if (run / "metrics.json").exists():
+        yield False
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    lock, waits = FileLock(run / ".lock"), False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not may_wait:
+            raise InputError(f"{run}: another process trains into it; wait, or give another --run_dir") from None
+        print(f"{run}: another process trains into it; waiting", file=sys.stderr)
+        waits = True
+        lock.acquire(poll_interval=0.5)
+    try:
+        yield waits
+    finally:
+        lock.release()
 
 
 def wandb_id(run: Path) -> str:
