@@ -7,14 +7,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 import yaml
+from lightning.pytorch.loggers import WandbLogger
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
+from wandb.errors import CommError
 
 from msmrec.cli import train
+from msmrec.tracking import start_wandb
 
 SHORT = ["--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=1"]
 
@@ -136,6 +140,27 @@ def test_sync_would_take_the_files(runs: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(runs["projector_ml1m"] / "wandb")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Would sync 1 run" in done.stdout + done.stderr
+
+
+def test_out_of_reach_of_wandb_a_run_is_logged_offline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = []
+
+    def init(**settings: Any) -> Any:
+        asked.append(settings)
+        if settings.get("mode") != "offline":
+            raise CommError("Timed out: connection refused\nConsider increasing the init_timeout")
+        return SimpleNamespace(id=settings["id"])
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setattr("wandb.teardown", lambda: asked.append({}))
+    logger = WandbLogger(save_dir=tmp_path, id="rabc")
+    start_wandb(logger)
+    assert [a.get("mode") for a in asked] == [None, None, "offline"] and logger.experiment.id == "rabc"
+    said = capsys.readouterr().err
+    assert "W&B is out of reach (Timed out: connection refused); this run is logged offline" in said
+    assert "init_timeout" not in said
 
 
 def test_tensorboard_and_csv_by_config(tiny_root: Path, cache: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.models.base import Module
 from msmrec.parser_errors import explain
 from msmrec.report.run_page import report_of_training
-from msmrec.tracking import place_in_wandb, track
+from msmrec.tracking import place_in_wandb, start_wandb, track
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help explains the fields of dataclasses too
 
@@ -308,8 +308,10 @@ def _train(cli: RunCLI) -> Path:
     assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
     resumed = run_folder.unfinished(run, plain_config(cli, cli.config))
     ckpt_path = resumed or cli.config.ckpt_path
-    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
-        run.mkdir(parents=True, exist_ok=True)  # W&B starts from there when it looks for the commit that runs
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            run.mkdir(parents=True, exist_ok=True)  # W&B starts from there when it looks for the commit that runs
+            start_wandb(logger)
     clock = Clock()
     # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
     # beside a monitor only saves when the monitor improves.

@@ -6,6 +6,7 @@ run that made them, whichever of the two is synced first.
 """
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from msmrec.models.rec_module import RecModule
 from msmrec.recommend.two_stage import TwoStage
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import WandbLogger
     from wandb import Artifact
     from wandb.sdk.wandb_run import Run
 
@@ -37,6 +39,21 @@ KINDS = {
     "vectors": ("item_embeddings.safetensors",),
     "model": ("checkpoints/best.ckpt",),
 }
+
+
+def start_wandb(logger: "WandbLogger") -> None:
+    """Starts W&B, offline where it cannot be reached: a compute node often has no way out, and the key lies at home."""
+    import wandb
+    from wandb.errors import CommError
+
+    try:
+        logger.experiment  # noqa: B018 (made by being asked for, on the first process)
+    except CommError as error:
+        why = (str(error).splitlines() or [""])[0][:200]
+        print(f"W&B is out of reach ({why}); this run is logged offline, for wandb sync", file=sys.stderr)
+        wandb.teardown()  # it holds on to the id, which the offline run keeps
+        logger._wandb_init["mode"] = "offline"
+        logger.experiment  # noqa: B018
 
 
 def track(run: "Run", folder: Path, model: Module, data: RecDataModule, upload_checkpoint: bool) -> None:
