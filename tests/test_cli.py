@@ -20,6 +20,7 @@ from tests.tiny_configs import tiny_config
 from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
+from msmrec.command import main
 from msmrec.finished import evaluate
 from msmrec.learned_fusion import train_fusion
 from msmrec.models.sasrec import SASRec
@@ -161,6 +162,23 @@ def test_an_unfinished_run_that_is_moved_keeps_its_best_epoch(tiny_args: list[st
     moved = train([*args, "--trainer.max_epochs=2", "--run_dir", str(begun.rename(tmp_path / "moved"))])
     record = json.loads((moved / "metrics.json").read_text())
     assert record["train"]["epochs"] == 2 and record["train"]["best_epoch"] == 0 and record["test"] == tested
+
+
+def test_an_interrupted_training_says_that_it_goes_on(
+    tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msmrec.models.sasrec.ranking_loss", interrupt)
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--run_dir", str(tmp_path)]
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as status:
+            main(lambda: train(args))
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert status.value.code == 130 and "the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ended", ["finished", "killed"])

@@ -301,6 +301,10 @@ def _train_and_say(cli: RunCLI) -> Path:
     except SIGTERMException:  # a SystemExit with status 0, which would say that all is done
         print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(143)
+    except SystemExit:  # Lightning's answer to Ctrl-C, with status 1, as if something had failed
+        if cli.trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _train(cli: RunCLI) -> Path:
@@ -330,8 +334,6 @@ def _train(cli: RunCLI) -> Path:
     else:
         run_folder.load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
         best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return run
     if not best:
