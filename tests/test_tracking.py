@@ -157,7 +157,8 @@ def test_out_of_reach_of_wandb_a_run_is_logged_offline(
     monkeypatch.setattr("wandb.teardown", lambda: asked.append({}))
     logger = WandbLogger(save_dir=tmp_path, id="rabc")
     start_wandb(logger)
-    assert [a.get("mode") for a in asked] == [None, None, "offline"] and logger.experiment.id == "rabc"
+    assert [a.get("mode") for a in asked] == [None, None, "offline"]
+    assert not any("anonymous" in a for a in asked) and logger.experiment.id == "rabc"
     said = capsys.readouterr().err
     assert "W&B is out of reach (Timed out: connection refused); this run is logged offline" in said
     assert "init_timeout" not in said

@@ -46,6 +46,7 @@ def start_wandb(logger: "WandbLogger") -> None:
     import wandb
     from wandb.errors import CommError
 
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of Lightning's own None in every run
     try:
         logger.experiment  # noqa: B018 (made by being asked for, on the first process)
     except CommError as error:
