@@ -204,6 +204,14 @@ def test_a_second_training_into_a_folder_waits_for_the_first(
     assert said[1:] == ([] if ended == "finished" else [f"resuming {run}/checkpoints/last.ckpt"])
 
 
+def test_half_written_files_of_a_killed_training_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".tmp-0a1b2c3d-config.yaml", "checkpoints/.tmp-0a1b2c3d-last.ckpt", "checkpoints/best.ckpt"):
+        (tmp_path / name).touch()
+    with claimed(tmp_path, may_wait=True):
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix] == ["best.ckpt"]
+
+
 def test_one_of_many_is_refused_where_another_process_trains(tmp_path: Path) -> None:
     refused = pytest.raises(InputError, match="another process trains into it; wait, or")
     with FileLock(tmp_path / ".lock"), refused, claimed(tmp_path, may_wait=False):

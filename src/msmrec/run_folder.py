@@ -114,6 +114,9 @@ def claimed(run: Path, may_wait: bool) -> Iterator[bool]:
         print(f"{run}: another process trains into it; waiting", file=sys.stderr)
         waits = True
         lock.acquire(poll_interval=0.5)
+    for folder in (run, run / "checkpoints"):
+        for left in folder.glob(".tmp-????????-*"):  # by a process that was killed while it wrote; see `atomic_file`
+            left.unlink(missing_ok=True)
     try:
         yield waits
     finally:
