@@ -1,7 +1,6 @@
 """What runs do on a cluster, as far as one process can show it; tests/test_slurm.py has the rest."""
 
 import json
-import subprocess
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,12 +66,12 @@ def test_without_slurm_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch, tiny
 
 
 def test_upstream_runs_know_nothing_of_the_others(one_of_two: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], env: dict[str, str]) -> int:
         assert command[-2:] == ["--config", "a.yaml"] and "PATH" in env
         assert not [name for name in env if "SLURM" in name or "RANK" in name]
-        return subprocess.CompletedProcess(command, 2)
+        return 2
 
-    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("msmrec.cluster.run_child", run)
     with pytest.raises(InputError, match="exit status 2"):
         cluster.train_alone(["--config", "a.yaml"])
 

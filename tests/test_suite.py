@@ -7,7 +7,6 @@ import shlex
 import subprocess
 from itertools import takewhile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,13 +87,13 @@ def nothing_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
-def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+def in_this_process(command: list[str], **_: Any) -> int:
     """Instead of the suite's process of its own for every run, which takes seconds to start."""
     try:
         train(command[3:])
     except InputError:
-        return subprocess.CompletedProcess(command, 2)
-    return subprocess.CompletedProcess(command, 0)
+        return 2
+    return 0
 
 
 def test_a_suite_from_nothing_to_its_table(
@@ -107,7 +106,7 @@ def test_a_suite_from_nothing_to_its_table(
     said = capsys.readouterr().out
     assert "wrong/seed=0 ... failed (exit status 2): msmrec: " in said and "dropot" in said
     assert "wrong, seed 0: failed (exit status 2)" in said  # no table, but the gap
-    monkeypatch.setattr("msmrec.suite.subprocess", SimpleNamespace(run=in_this_process, STDOUT=-2, DEVNULL=-3))
+    monkeypatch.setattr("msmrec.suite.run_child", in_this_process)
     with pytest.raises(InputError, match=r"1 of 2 runs failed"):
         suite(str(file), rows="base,wrong,far", runs=runs, more=args)
     said = capsys.readouterr().out

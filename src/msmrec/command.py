@@ -1,8 +1,11 @@
 """What every command of the project is run by; without Lightning, so that light commands start at once."""
 
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from msmrec.artifacts import InputError
 
@@ -35,3 +38,34 @@ def main(command: Callable[[], object], page: Callable[[], str] | None = None) -
     except KeyboardInterrupt:
         print("msmrec: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)
+
+
+def run_child(command: Sequence[str], **options: Any) -> int:
+    """Runs a command to its end and returns its exit status.
+
+    A SIGTERM, which schedulers send to this process alone, is passed on; this process then ends with status 143 when
+    the command has ended. Ctrl-C reaches both, and is waited for as well.
+
+    Args:
+        options: of `subprocess.Popen`.
+    """
+    terminated = False
+
+    def pass_on(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        child.terminate()
+
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, **options) as child:
+        before = signal.signal(signal.SIGTERM, pass_on)
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            child.wait()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if terminated:
+        print("msmrec: terminated; the same command goes on", file=sys.stderr)
+        sys.exit(143)
+    return status

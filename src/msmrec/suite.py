@@ -33,6 +33,7 @@ import yaml
 from msmrec import classes
 from msmrec.arguments import CONFIGS, find_config, joined, layers, overrides
 from msmrec.artifacts import InputError
+from msmrec.command import run_child
 from msmrec.evaluation.compare import Row, compare
 from msmrec.evaluation.comparison_table import render
 from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run
@@ -263,7 +264,7 @@ def run(task: Task, runs: Path) -> None:
     log = task.folder / "suite.log"
     with log.open("a") as file:
         command = [sys.executable, "-c", TRAIN, *task.args, *place]
-        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
+        status = run_child(command, stdout=file, stderr=subprocess.STDOUT)
     if (task.folder / "metrics.json").is_file():
         task.state = "finished"
     else:
