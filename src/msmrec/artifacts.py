@@ -4,9 +4,11 @@ A folder that exists is complete, because the rename is the last thing that happ
 leaves only a folder named `.tmp-*`, which the next build of the same result removes.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +24,20 @@ class InputError(Exception):
 
     Command lines print it without a traceback. Not a ValueError, which argument parsers take for a failed type check.
     """
+
+
+def disk_error(error: Exception) -> str | None:
+    """Path and the system's words where a disk is full, a quota spent, or something not allowed; None of other errors.
+
+    Polars and safetensors have the system's number only in their text. A copy's second name is the one written to.
+    """
+    written = re.search(r"\(os error (\d+)\)", str(error))
+    number = getattr(error, "errno", None) or (int(written[1]) if written else None)
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return None
+    paths = [getattr(error, "filename2", None), getattr(error, "filename", None), *getattr(error, "__notes__", [])]
+    path = next((re.sub(r"\.tmp-\w{8}-", "", str(path)) for path in paths if path), "")
+    return f"{path}: {os.strerror(number)}".removeprefix(": ")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -44,6 +60,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        error.add_note(str(path))  # a full disk names no file; see `disk_error`
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,6 +87,10 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
             temporary = folder.parent / f".tmp-{folder.name}"
             shutil.rmtree(temporary, ignore_errors=True)  # left by a killed build: nobody else holds the lock
             temporary.mkdir()
-            build(temporary)
+            try:
+                build(temporary)
+            except Exception as error:
+                error.add_note(str(folder))
+                raise
             os.replace(temporary, folder)
     return folder

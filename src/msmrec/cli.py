@@ -12,6 +12,7 @@ import logging
 import os
 import pkgutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -222,6 +223,8 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     Raises:
         InputError: the command line or a config does not fit the constructors.
     """
+    if os.path.expanduser("~") == "~":  # a user whom the container does not know; W&B asks for a home
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="msmrec-home-")
     if "WANDB_API_KEY" not in os.environ and not Path("~/.netrc").expanduser().exists():
         os.environ.setdefault("WANDB_MODE", "offline")
     # What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.

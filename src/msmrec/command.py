@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, disk_error
 
 PYTORCH_SETTINGS = {
     # Tensors of 2 MB and more lie on large pages. With small ones a new tensor on the CPU needs 512 times as many:
@@ -38,6 +38,11 @@ def main(command: Callable[[], object], page: Callable[[], str] | None = None) -
     except KeyboardInterrupt:
         print("msmrec: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if (said := disk_error(error)) is None:
+            raise
+        print(f"msmrec: {said}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run_child(command: Sequence[str], **options: Any) -> int:

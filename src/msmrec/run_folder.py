@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, disk_error
 from msmrec.data.prepare import Dataset
 
 if TYPE_CHECKING:  # reading a run's record needs neither
@@ -155,7 +155,9 @@ def load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
         if ckpt_path and "state_dict" in str(error):
             first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
             raise InputError(f"{ckpt_path}: not a checkpoint of this config's model ({first[:160]})") from None
-        if ckpt_path and (isinstance(error, OSError) or "zip archive" in str(error) or "Stream" in str(error)):
+        if disk_error(error):  # a training that reads a checkpoint writes some, too
+            raise
+        if ckpt_path and (isinstance(error, OSError) or "PytorchStreamReader" in str(error)):
             raise InputError(f"{ckpt_path}: not a readable checkpoint; remove it, or name another") from None
         raise
 
