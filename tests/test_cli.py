@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 from tests.tiny_configs import tiny_config
@@ -24,7 +25,7 @@ from msmrec.command import main
 from msmrec.finished import evaluate
 from msmrec.learned_fusion import train_fusion
 from msmrec.models.sasrec import SASRec
-from msmrec.run_folder import claimed, differs
+from msmrec.run_folder import claimed, differs, unfinished
 
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")
 TINY = ["--data.source", "Simulated"] + [
@@ -304,6 +305,20 @@ def test_every_seed_has_its_own_folder_and_a_changed_config_does_not_resume(
     (run / "metrics.json").unlink()  # as if it had not finished
     with pytest.raises(InputError, match="unfinished run with another model"):
         train([*args, "--run_dir", str(run), "--model.init_args.dropout=0.45"])
+
+
+def test_other_processes_or_another_precision_do_not_resume(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    before = {"devices": 2, "num_nodes": 1, "precision": "bf16-mixed"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": before}))
+    for same in ({}, {"devices": [0, 1]}, {"devices": "auto"}, {"devices": 1, "num_nodes": 2}):
+        assert unfinished(tmp_path, {"trainer": {**before, **same}})
+    refused = {"processes 2, not 4.* give --trainer.devices=2 --trainer.num_nodes=1, or": {"num_nodes": 2}}
+    refused["precision bf16-mixed, not 32-true.* give --trainer.precision=bf16-mixed, or"] = {"precision": "32-true"}
+    for words, other in refused.items():
+        with pytest.raises(InputError, match=words):
+            unfinished(tmp_path, {"trainer": {**before, **other}})
 
 
 def test_wandb_works_offline_without_a_key(tiny_args: list[str], tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def unfinished(run: Path, config: dict[str, Any]) -> str | None:
         run: its folder. config: of the run that is to go on.
 
     Raises:
-        InputError: the folder holds a finished run, or another one.
+        InputError: the folder holds a finished run, another one, or one of other processes or precision.
     """
     if (run / "metrics.json").exists():
         raise InputError(f"{run} holds a finished run; remove it, or give another folder by --run_dir")
@@ -85,6 +85,17 @@ def unfinished(run: Path, config: dict[str, Any]) -> str | None:
         return None
     if part := differs(run, config):
         raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
+    before, now = yaml.safe_load((run / "config.yaml").read_text())["trainer"], config["trainer"]
+    for what, was, are, given in (
+        ("processes", _processes(before), _processes(now), ("devices", "num_nodes")),
+        ("trainer.precision", before.get("precision"), now.get("precision"), ("precision",)),
+    ):
+        if was and are and was != are:
+            again = " ".join(f"--trainer.{key}={before.get(key) or 1}" for key in given)
+            raise InputError(
+                f"{run} holds an unfinished run with {what} {was}, not {are}, which would change its results; give"
+                f" {again}, or another --run_dir"
+            )
     print(f"resuming {last}", file=sys.stderr)
     with contextlib.suppress(FileNotFoundError):  # the logger would delete what was logged until now
         logged = run / "csv" / "metrics.csv"
@@ -141,6 +152,13 @@ def differs(run: Path, config: dict[str, Any]) -> str | None:
     before = _without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
     now = _without_nulls(config)
     return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
+
+
+def _processes(trainer: dict[str, Any]) -> int | None:
+    """How many train together; None where the machine decides."""
+    devices = trainer.get("devices")
+    count = len(devices) if isinstance(devices, list) else devices
+    return count * (trainer.get("num_nodes") or 1) if isinstance(count, int) and count > 0 else None
 
 
 def load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
