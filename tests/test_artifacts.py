@@ -3,7 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from msmrec.artifacts import atomic_file, build_once, fingerprint
 
@@ -14,6 +16,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         path.write_text("half")
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_who_may_read_a_file_does_not_depend_on_who_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.json").touch()
+    with atomic_file(tmp_path / "b.safetensors") as path:
+        save_file({"a": np.zeros(1)}, path)
+    assert (tmp_path / "b.safetensors").stat().st_mode == (tmp_path / "a.json").stat().st_mode
 
 
 def test_build_once_builds_once_for_many(tmp_path: Path) -> None:

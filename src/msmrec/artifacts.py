@@ -58,7 +58,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors puts a file in its place that nobody else may read
         os.replace(temporary, path)
     except Exception as error:
         error.add_note(str(path))  # a full disk names no file; see `disk_error`

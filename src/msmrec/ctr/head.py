@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, atomic_file
 from msmrec.columns import RATING, TRAIN, VAL
 from msmrec.ctr.batches import PromptBatch, PromptLoader
 from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens, resolve, sliding_window
@@ -297,7 +297,8 @@ class LlamaCTR(ClickModule):
 
         folder = run / "adapter"
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights, folder / "adapter_model.safetensors")
+        with atomic_file(folder / "adapter_model.safetensors") as path:
+            save_file(weights, path)
         LoraConfig(
             r=self.lora["lora_rank"], lora_alpha=self.lora["lora_alpha"], lora_dropout=self.lora["lora_dropout"],
             target_modules=self.lora_targets, task_type="CAUSAL_LM",
