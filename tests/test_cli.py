@@ -295,6 +295,18 @@ def test_a_checkpoint_of_another_dataset_or_model_is_refused(tiny_args: list[str
         train([*args, "--ckpt_path", str(broken), "--run_dir", str(tmp_path / "third")])
 
 
+def test_numbers_of_an_unfinished_run_are_called_so(
+    tiny_args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--trainer.max_epochs=1"]
+    run = train([*args, "--run_dir", str(tmp_path)])
+    finished = evaluate(["--run", str(run)])
+    assert "did not end" not in capsys.readouterr().err
+    (run / "metrics.json").unlink()
+    assert evaluate(["--run", str(run)]) == finished
+    assert f"{run}: its training did not end; these are the numbers of {run}/check" in capsys.readouterr().err
+
+
 def test_every_seed_has_its_own_folder_and_a_changed_config_does_not_resume(
     tiny_args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

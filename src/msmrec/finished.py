@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     for path in (*configs, Path(ckpt)):
         if not path.is_file():
             raise InputError(f"{path}: not found; was the run trained to its end?")
+    if known.run and not (Path(known.run) / "metrics.json").exists():
+        print(f"{known.run}: its training did not end; these are the numbers of {ckpt} so far", file=sys.stderr)
     cli = build([*_named(configs), "--trainer.logger", "false", *overrides], save=False)
     run = cli.trainer.validate if known.split == "val" else cli.trainer.test
     result = load_safely(
