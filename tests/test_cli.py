@@ -22,7 +22,7 @@ from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
 from msmrec.command import main
-from msmrec.finished import evaluate
+from msmrec.finished import evaluate, open_run
 from msmrec.learned_fusion import train_fusion
 from msmrec.models.sasrec import SASRec
 from msmrec.run_folder import claimed, differs, unfinished
@@ -305,6 +305,21 @@ def test_numbers_of_an_unfinished_run_are_called_so(
     (run / "metrics.json").unlink()
     assert evaluate(["--run", str(run)]) == finished
     assert f"{run}: its training did not end; these are the numbers of {run}/check" in capsys.readouterr().err
+
+
+def test_a_moved_run_finds_the_runs_that_moved_with_it(tiny_args: list[str], tmp_path: Path) -> None:
+    text = json.loads(tiny_args[-1].split("=", 1)[1])
+    needed = tiny_config("lightgcn_ml1m.yaml", tmp_path, text)
+    config = tiny_config("sasrec_ml100k.yaml", tmp_path, text, needs=[str(needed)])
+    args = [*for_model("sasrec", tiny_args), "--trainer.max_epochs=1", "--runs", str(tmp_path / "before")]
+    run = train(["--config", str(config), *args])
+    (tmp_path / "before").rename(tmp_path / "after")
+    run = tmp_path / "after" / run.relative_to(tmp_path / "before")
+    tested = json.loads((run / "metrics.json").read_text())["test"]
+    again = evaluate(["--run", str(run)])
+    assert {name.split("/")[1]: value for name, value in again.items()} == tested
+    assert open_run(run).data.upstream == {"lightgcn_ml1m": tmp_path / "after" / "lightgcn_ml1m" / "seed=0"}
+    assert not (tmp_path / "before").exists()  # or it would have been trained again
 
 
 def test_every_seed_has_its_own_folder_and_a_changed_config_does_not_resume(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from msmrec.arguments import joined, layers
 from msmrec.artifacts import InputError, disk_error
 from msmrec.data.prepare import Dataset
 
@@ -67,6 +68,20 @@ def dataset_of(run: Path) -> Dataset:
         again = f"python -m msmrec prepare --config {run}/config.yaml"
         raise InputError(f"{run}: its dataset {folder} is not there; make it: {again}")
     return Dataset(folder)
+
+
+def where_upstream_is(run: Path) -> list[str]:
+    """For the command line that opens a run: --runs where a moved run's upstream runs were moved with it.
+
+    They are then beside it, and not where its config.yaml says.
+    """
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    needs = [joined(layers(need)) for need in config.get("needs") or []]
+    names = [f"{need}/seed={config['seed_everything']}/metrics.json" for need in needs]
+    beside = run.resolve().parent.parent
+    if all((Path(config["runs"]) / name).exists() for name in names):
+        return []
+    return ["--runs", str(beside)] if all((beside / name).exists() for name in names) else []
 
 
 def unfinished(run: Path, config: dict[str, Any]) -> str | None:
