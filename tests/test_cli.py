@@ -221,6 +221,20 @@ def test_one_of_many_is_refused_where_another_process_trains(tmp_path: Path) -> 
         assert not waited
 
 
+def test_a_run_that_was_killed_before_its_report_gets_it(tiny_args: list[str], tmp_path: Path) -> None:
+    args = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--run_dir", str(tmp_path)]
+    run = train([*args, "--trainer.max_epochs=1"])
+    numbers = (run / "metrics.json").stat().st_mtime_ns
+    (run / "report.html").unlink()
+    for other in ("--trainer.max_epochs=2", "--model.init_args.dropout=0.45"):
+        with pytest.raises(InputError, match="holds a finished run"):
+            train([*args, "--trainer.max_epochs=1", other])
+    assert train([*args, "--trainer.max_epochs=1"]) == run and (run / "report.html").exists()
+    assert (run / "metrics.json").stat().st_mtime_ns == numbers
+    with pytest.raises(InputError, match="holds a finished run"):
+        train([*args, "--trainer.max_epochs=1"])
+
+
 def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
     sasrec = ["--config", "sasrec_ml100k.yaml", *for_model("sasrec", tiny_args), "--run_dir", str(tmp_path / "a")]
     msmrec = ["--config", "msmrec_ml100k.yaml", *tiny_args, "--run_dir", str(tmp_path / "b")]

@@ -36,6 +36,7 @@ from msmrec.data.datamodule import RecDataModule
 from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.models.base import Module
 from msmrec.parser_errors import explain
+from msmrec.report.run_page import NAME as REPORT
 from msmrec.report.run_page import report_of_training
 from msmrec.tracking import place_in_wandb, start_wandb, track
 
@@ -275,7 +276,8 @@ def train(args: Sequence[str] | None = None) -> Path:
     """Trains, keeps the best checkpoint, tests it once, writes the run folder and returns it.
 
     An unfinished run in the folder (killed, or out of time) goes on from its last epoch; a finished one is not touched.
-    Where another process trains into the folder, that is waited for.
+    Where another process trains into the folder, that is waited for. A run that was killed between its numbers and its
+    report gets the report.
     """
     args = sys.argv[1:] if args is None else args
     cli = build(args, save=True)
@@ -290,8 +292,15 @@ def train(args: Sequence[str] | None = None) -> Path:
     with run_folder.claimed(run, may_wait) if first else contextlib.nullcontext(False) as waited:
         if waited:
             cli = build(args, save=True)  # again: the folder has a W&B run now
-            if (run / "metrics.json").exists() and not run_folder.differs(run, plain_config(cli, cli.config)):
+        if run_folder.is_finished(run, plain_config(cli, cli.config)):
+            if waited:
                 print(f"{run} was trained by the process that was waited for", file=sys.stderr)
+                return run
+            if not first:  # the first process says what there is to say
+                return run
+            if not (run / REPORT).exists():  # killed between its numbers and its end
+                print(f"{run} is finished but for report.html and what W&B gets at the end", file=sys.stderr)
+                print(f"{report_of_training(run)}; W&B gets no more", file=sys.stderr)
                 return run
         return _train_and_say(cli)
 

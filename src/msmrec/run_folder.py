@@ -70,6 +70,14 @@ def dataset_of(run: Path) -> Dataset:
     return Dataset(folder)
 
 
+def is_finished(run: Path, config: dict[str, Any]) -> bool:
+    """Whether the folder holds the finished run of this config: model, data, seed and number of epochs."""
+    if not all((run / name).exists() for name in ("metrics.json", "config.yaml")) or differs(run, config):
+        return False
+    before = yaml.safe_load((run / "config.yaml").read_text())
+    return bool(before["trainer"]["max_epochs"] == config["trainer"]["max_epochs"])
+
+
 def where_upstream_is(run: Path) -> list[str]:
     """For the command line that opens a run: --runs where a moved run's upstream runs were moved with it.
 
