@@ -145,9 +145,20 @@ def test_a_plan_says_what_runs_and_for_how_long(two: Any, capsys: pytest.Capture
     assert "2 min" in told["wide/seed=0"] and "tiny.txt" in told["wide/seed=0"]  # 90 s, stated in the suite
     assert "10 min" in told["wrong/seed=1"] and "1 earlier run" in told["wrong/seed=1"]
     assert told["far/seed=1"].startswith("skipped: no OPENAI_API_KEY or OPENAI_BASE_URL, no GPU")
-    # base is a line itself, so it is not counted as needed a second time: 2 x (3 + 1.5 + 3 + 10)
-    assert told["8"] == "to run, 0 finished, 2 skipped; about 35 min"
+    assert told["again/seed=0"].split()[2:] == ["?", "unknown"]  # without an epoch it is another time than the head's
+    # base is a line itself, so it is not counted as needed a second time: 2 x (3 + 1.5 + 10)
     assert not (runs / "base").exists()
+    assert told["8"] == "to run, 0 finished, 2 skipped; about 29 min, and 2 of unknown time"
+    suite(str(file), rows="base", runs=runs, dry_run=True, more=["--trainer.max_epochs=50"])
+    # the base.yaml of all runs says 100
+    assert "2 min     the head of base.yaml, 50 of 100 epochs" in capsys.readouterr().out
+    suite(str(file), rows="again", runs=runs, dry_run=True)
+    assert "; about 3 min, and 1 of unknown time" in capsys.readouterr().out  # what it needs is known
+    (runs / "base" / "seed=0").mkdir(parents=True)
+    (runs / "base" / "seed=0" / "metrics.json").touch()
+    suite(str(file), rows="again", runs=runs, dry_run=True)
+    assert "1 to run, 0 finished, 0 skipped; 1 of unknown time" in capsys.readouterr().out
+    (runs / "base" / "seed=0" / "metrics.json").unlink()
     chosen = read_suite(str(file))
     tasks = plan(chosen, [line for line in chosen.lines if line.name == "wide"], [3], runs, [])
     assert upstream(tasks, runs) == {runs / "base" / "seed=3": (3.0, "the head of base.yaml")}

@@ -40,6 +40,7 @@ from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run
 
 UNITS = {"s": 1 / 60, "second": 1 / 60, "min": 1.0, "minute": 1.0, "h": 60.0, "hour": 60.0}
 TIME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) (second|minute|hour|min|h|s)s?\b")
+BASE = CONFIGS / "base.yaml"
 TRAIN = "from msmrec.cli import train; from msmrec.command import main; main(train)"
 
 
@@ -162,7 +163,7 @@ def plan(suite: Suite, lines: Sequence[Line], seeds: Sequence[int], runs: Path, 
             if (folder / "metrics.json").is_file():
                 _refuse_another(read_run(folder), args, line)
                 state = "finished"
-            minutes, source = _expected(line.name, runs, line.minutes, suite.path.name, line.configs)
+            minutes, source = _expected(line.name, runs, line.minutes, suite.path.name, line.configs, args)
             tasks.append(Task(line, seed, folder, args, state, minutes, source))
     return tasks
 
@@ -208,7 +209,7 @@ def _refuse_another(run: Run, args: Sequence[str], line: Line) -> None:
 
 
 def _expected(
-    name: str, runs: Path, stated: float | None, file: str, configs: Sequence[Path]
+    name: str, runs: Path, stated: float | None, file: str, configs: Sequence[Path], args: Sequence[str] = ()
 ) -> tuple[float | None, str]:
     """Minutes of a run and where they come from: its other seeds, its line, its config's header."""
     seconds = [
@@ -222,7 +223,14 @@ def _expected(
         return None, "unknown"
     comment = " ".join(text.lstrip("# ") for text in configs[0].read_text().splitlines() if text.startswith("#"))
     header = _minutes(comment)
-    return header, "unknown" if header is None else f"the head of {configs[0].name}"
+    given = dict(overrides(args)).get("trainer.max_epochs")
+    if header is not None and given is None:
+        return header, f"the head of {configs[0].name}"
+    if header is None or not isinstance(given, int) or given < 1:  # 0: an evaluation, of which the head says nothing
+        return None, "unknown"
+    own = [flat(yaml.safe_load(path.read_text())).get("trainer.max_epochs") for path in (configs[0], BASE)]
+    epochs = next(number for number in own if number is not None)
+    return header * given / epochs, f"the head of {configs[0].name}, {given} of {epochs} epochs"
 
 
 def lacks(need: str) -> str | None:
@@ -363,11 +371,12 @@ def describe(tasks: Sequence[Task], first: dict[Path, tuple[float | None, str]])
     lines = ["  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3])).rstrip() for row in rows]
     times = [task.minutes for task in tasks if task.state == "to run"] + [minutes for minutes, _ in first.values()]
     known = [minutes for minutes in times if minutes is not None]
-    unknown = f", and {len(times) - len(known)} of unknown time" if len(known) < len(times) else ""
+    unknown = f"{len(times) - len(known)} of unknown time" if len(known) < len(times) else ""
+    about = f"about {_clock(sum(known))}" if known or not times else ""
     finished = sum(task.state == "finished" for task in tasks)
     lines.append(
-        f"{len(times)} to run, {finished} finished, {sum(t.state.startswith('skipped') for t in tasks)} skipped; about"
-        f" {_clock(sum(known))}{unknown}"
+        f"{len(times)} to run, {finished} finished, {sum(t.state.startswith('skipped') for t in tasks)} skipped;"
+        f" {', and '.join(filter(None, (about, unknown)))}"
     )
     return "\n".join(lines)
 
