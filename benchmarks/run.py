@@ -90,7 +90,7 @@ BENCHMARKS = {
         (("--ways", "ours", "window"),),
         plain=True,
     ),
-    "llama_8b": Benchmark("The same at Llama 3.1 8B's shape: operations and memory, counted", 3.0, plain=True),
+    "llama_8b": Benchmark("The same at Llama 3.1 8B's shape: operations and memory, counted", 2.5, plain=True),
     "index": Benchmark(
         "Building and searching an index of 10^4 to 10^6 items", 2.0, ours=(("--kinds", "ivf", "pq"),), plain=True
     ),

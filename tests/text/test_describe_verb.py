@@ -117,8 +117,8 @@ def test_overlays_of_texts_parse_with_a_run(real_data: Path, tmp_path: Path) -> 
     from msmrec.arguments import CONFIGS
     from msmrec.cli import build
 
-    overlays = sorted((CONFIGS / "text").glob("*.yaml"))
-    assert len(overlays) >= 9
+    overlays = sorted(set((CONFIGS / "text").glob("*.yaml")) - {CONFIGS / "text" / "free_description.yaml"})  # RALLRec's
+    assert len(overlays) >= 8
     for overlay in overlays:
         args = ["--config", "msmrec_ml100k.yaml", "--config", f"text/{overlay.name}", "--trainer.logger=false"]
         cli = build([*args, "--data.root", str(real_data), "--data.cache", str(tmp_path)], save=False)
