@@ -102,6 +102,20 @@ def test_seconds_and_milliseconds(tmp_path: Path, times: list[int]) -> None:
         assert Table(name).read(tmp_path).interactions["timestamp"].to_list() == [10**9, 10**9 + 1]
 
 
+def test_a_tab_may_be_written_as_on_a_command_line(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv.csv").write_text(CSV.replace(",", "\t"))
+    for tab in ("\t", r"\t"):
+        assert len(Table("t.tsv.csv", separator=tab, **NAMES).read(tmp_path).interactions) == 3
+
+
+@pytest.mark.parametrize("date", ["01/03/2023", "1.3.2023", "25-12-2023 10:00"])
+def test_dates_whose_order_is_unclear_are_refused(tmp_path: Path, date: str) -> None:
+    """Days up to the twelfth would be read as months without a word."""
+    (tmp_path / "t.csv").write_text(CSV + f"3,a,1,{date}\n")
+    with pytest.raises(InputError, match=f"{date}.*write dates as YYYY-MM-DD"):
+        Table("t.csv", **NAMES).read(tmp_path)
+
+
 def test_wrong_separators_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.csv").write_text(CSV + "3,a,1,2001-09-09,9\n3;b;1\n3,b,x,2001-09-09\n3,c,2,soon\n")
     raw = Table("t.csv", max_bad_share=0.6, **NAMES).read(tmp_path)

@@ -14,6 +14,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import LINE, MILLISECONDS, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
 
 _SHOWN = 3  # lines named of each kind
+_DAY_OR_MONTH_FIRST = r"^\s*\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"
 _YEAR_1995 = 788_918_400  # nobody rated anything on line before; the first public web shops opened in 1995
 
 
@@ -119,8 +120,14 @@ def interactions(
 
 
 def seconds(times: pl.Series) -> pl.Series:
-    """Dates, or texts of dates, as seconds since 1970, with their fractions; numbers as they are."""
+    """Dates, or texts of dates, as seconds since 1970, with their fractions; numbers as they are.
+
+    Raises:
+        InputError: dates like 01/03/2023, which are of January or of March.
+    """
     if times.dtype == pl.String:
+        if len(unclear := times.filter(times.str.contains(_DAY_OR_MONTH_FIRST))):
+            raise InputError(f"{times.name} {unclear[0]}: is its day or its month first? write dates as YYYY-MM-DD")
         numbers = times.cast(pl.Float64, strict=False)
         if numbers.null_count() == times.null_count():
             return numbers

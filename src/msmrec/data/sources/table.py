@@ -23,8 +23,8 @@ class Table(Source):
     """Interactions in a table.
 
     A path is looked for under the data root, then here; .csv and .csv.gz (with a header) or .parquet. Ids are read as
-    text. Times are seconds or milliseconds since 1970, or dates. Other columns of items and users are kept under their
-    names: words and lists of words become fields of click models, and documents about the items.
+    text. Times are seconds or milliseconds since 1970, or dates, the year first. Other columns of items and users are
+    kept under their names: words and lists of words become fields of click models, and documents about the items.
 
     Args:
         interactions: the file.
@@ -37,7 +37,7 @@ class Table(Source):
         year: its column of years, where it has one.
         genres: its column of genres, where it has one.
         users: the file of users.
-        separator: of the columns of CSV files, one ASCII character.
+        separator: of the columns of CSV files, one ASCII character, or a tab as backslash t.
         list_separator: of the entries of `genres` in CSV files.
         scale: least and greatest rating; others are left out.
         dataset: its name in folders and tables; by default the file's.
@@ -65,6 +65,7 @@ class Table(Source):
         dataset: str | None = None,
         max_bad_share: float = 0.01,
     ) -> None:
+        separator = "\t" if separator == r"\t" else separator  # as a shell hands it on
         if len(separator.encode()) != 1:
             raise InputError(f"data.source separator {separator!r}: give one ASCII character, such as , or ; or a tab")
         named = [column for column in (user, item, rating, timestamp) if column]
