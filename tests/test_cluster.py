@@ -47,6 +47,7 @@ def test_lightning_does_not_requeue(one_of_two: None) -> None:
     assert cluster.plugins([own])[0] is own and cluster.plugins(own)[0] is own
 
 
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")
 def test_who_is_waited_for() -> None:
     def trainer(environment: Any, processes: int = 2) -> Any:
         return SimpleNamespace(world_size=processes, strategy=SimpleNamespace(cluster_environment=environment))
