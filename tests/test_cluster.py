@@ -67,12 +67,12 @@ def test_without_slurm_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch, tiny
 
 
 def test_upstream_runs_know_nothing_of_the_others(one_of_two: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(command: list[str], env: dict[str, str]) -> int:
-        assert command[-2:] == ["--config", "a.yaml"] and "PATH" in env
+    def run(args: list[str], env: dict[str, str]) -> int:
+        assert args == ["--config", "a.yaml"] and "PATH" in env
         assert not [name for name in env if "SLURM" in name or "RANK" in name]
         return 2
 
-    monkeypatch.setattr("msmrec.cluster.run_child", run)
+    monkeypatch.setattr("msmrec.cluster.train_in_child", run)
     with pytest.raises(InputError, match="exit status 2"):
         cluster.train_alone(["--config", "a.yaml"])
 

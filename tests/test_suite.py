@@ -87,10 +87,10 @@ def nothing_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
-def in_this_process(command: list[str], **_: Any) -> int:
+def in_this_process(args: list[str], **_: Any) -> int:
     """Instead of the suite's process of its own for every run, which takes seconds to start."""
     try:
-        train(command[3:])
+        train(args)
     except InputError:
         return 2
     return 0
@@ -106,7 +106,7 @@ def test_a_suite_from_nothing_to_its_table(
     said = capsys.readouterr().out
     assert "wrong/seed=0 ... failed (exit status 2): msmrec: " in said and "dropot" in said
     assert "wrong, seed 0: failed (exit status 2)" in said  # no table, but the gap
-    monkeypatch.setattr("msmrec.suite.run_child", in_this_process)
+    monkeypatch.setattr("msmrec.suite.train_in_child", in_this_process)
     with pytest.raises(InputError, match=r"1 of 2 runs failed"):
         suite(str(file), rows="base,wrong,far", runs=runs, more=args)
     said = capsys.readouterr().out

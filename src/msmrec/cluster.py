@@ -1,7 +1,6 @@
 """What a run does differently on a cluster: who requeues it, where its checkpoints are written, who trains upstream."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from msmrec.artifacts import InputError, atomic_file
-from msmrec.command import run_child
+from msmrec.command import train_in_child
 
 # What tells a process that it is one of many.
 _PLACE = ("SLURM_", "SRUN_", "PMI", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -57,6 +56,5 @@ def train_alone(args: Sequence[str]) -> None:
         InputError: it failed; what it said stands above.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_PLACE)}
-    code = "from msmrec.cli import train; from msmrec.command import main; main(train)"
-    if status := run_child([sys.executable, "-c", code, *args], env=environment):
+    if status := train_in_child(args, env=environment):
         raise InputError(f"an upstream run failed (exit status {status}); its message stands above")

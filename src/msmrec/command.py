@@ -45,6 +45,12 @@ def main(command: Callable[[], object], page: Callable[[], str] | None = None) -
         sys.exit(2)
 
 
+def train_in_child(args: Sequence[str], **options: Any) -> int:
+    """Trains in a process of its own, as train.py does, and returns its exit status; see `run_child`."""
+    code = "from msmrec.cli import train; from msmrec.command import main; main(train)"
+    return run_child([sys.executable, "-c", code, *args], **options)
+
+
 def run_child(command: Sequence[str], **options: Any) -> int:
     """Runs a command to its end and returns its exit status.
 

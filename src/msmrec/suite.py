@@ -21,7 +21,6 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ import yaml
 from msmrec import classes
 from msmrec.arguments import CONFIGS, find_config, joined, layers, overrides
 from msmrec.artifacts import InputError
-from msmrec.command import run_child
+from msmrec.command import train_in_child
 from msmrec.evaluation.compare import Row, compare
 from msmrec.evaluation.comparison_table import render
 from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run
@@ -41,7 +40,6 @@ from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run
 UNITS = {"s": 1 / 60, "second": 1 / 60, "min": 1.0, "minute": 1.0, "h": 60.0, "hour": 60.0}
 TIME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) (second|minute|hour|min|h|s)s?\b")
 BASE = CONFIGS / "base.yaml"
-TRAIN = "from msmrec.cli import train; from msmrec.command import main; main(train)"
 
 
 @dataclass(frozen=True)
@@ -271,8 +269,7 @@ def run(task: Task, runs: Path) -> None:
     place = [f"--seed_everything={task.seed}", f"--run_dir={task.folder}", f"--runs={runs}"]
     log = task.folder / "suite.log"
     with log.open("a") as file:
-        command = [sys.executable, "-c", TRAIN, *task.args, *place]
-        status = run_child(command, stdout=file, stderr=subprocess.STDOUT)
+        status = train_in_child([*task.args, *place], stdout=file, stderr=subprocess.STDOUT)
     if (task.folder / "metrics.json").is_file():
         task.state = "finished"
     else:
