@@ -96,11 +96,8 @@ class RecModule(Module):
     def catalogue(self) -> Catalogue:
         """Popularity and genres of the dataset's items, on the model's device, which may have changed since `setup`."""
         if self._catalogue is None or self._catalogue.tier.device.type != self.device.type:
-            self._catalogue = catalogue_of(self._dataset(), self.device)
+            self._catalogue = catalogue_of(self.data.dataset, self.device)
         return self._catalogue
-
-    def _dataset(self) -> Dataset:
-        return self.data.dataset
 
     def evaluate(self, batch: EvalBatch) -> tuple[Tensor, ...]:
         """Ranks and the top of the list, of all items not seen by the user.
@@ -130,7 +127,7 @@ class RecModule(Module):
         result = {name: float(value.double().mean()) for name, value in per_user.items()}
         if prefix not in self._taste:
             split = {"val": VAL, "test": TEST}[prefix]
-            self._taste[prefix] = genre_tastes(self._dataset(), self.catalogue.genres, split)
+            self._taste[prefix] = genre_tastes(self.data.dataset, self.catalogue.genres, split)
         of_lists, overall = list_measures(lists, self.catalogue, self._taste[prefix][user])
         cold, cold_means = cold_metrics(cold_ranks, cold_list_ranks, cold_counts, self.list_length)
         self.results = {USER_ID: user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}
