@@ -1,6 +1,8 @@
 """`python -m msmrec recommend`: lists for many users at once, as a table."""
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,21 @@ def write_table(table: pl.DataFrame, path: Path) -> None:
             getattr(table, WRITERS[checked(path).suffix])(temporary)
     except OSError as error:
         raise InputError(f"--out {path}: cannot be written ({error.strerror or error})") from None
+
+
+def give(table: pl.DataFrame, notes: Sequence[str], out: Path | None, about: str) -> None:
+    """Writes the table, or prints it as CSV; what is to be known of it goes to stderr, a line each.
+
+    Args:
+        about: what the file then holds, in a few words.
+    """
+    for note in notes:
+        print(f"msmrec: {note}", file=sys.stderr)
+    if out:
+        write_table(table, out)
+        print(f"{out}: {about}")
+    else:
+        print(table.write_csv(), end="")
 
 
 def checked(path: Path) -> Path:

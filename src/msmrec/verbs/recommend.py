@@ -5,7 +5,6 @@ such as --data.root DIR.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from msmrec.columns import TEST, VAL
 from msmrec.finished import open_run
 from msmrec.serving.export import is_export, of_export
 from msmrec.serving.rank import of_run
-from msmrec.serving.recommend import checked, recommend, write_table
+from msmrec.serving.recommend import checked, give, recommend
 from msmrec.serving.requests import file_or_stdin, read_histories, read_users
 
 
@@ -59,10 +58,4 @@ def main(args: Sequence[str]) -> None:
         requests = read_users(given.users, run.data.dataset, recommender.columns, before)
     allowed = recommender.allowed(given.genre, given.year_from, given.year_to)
     table, notes = recommend(recommender, requests, given.k, allowed, given.fallback == "popular")
-    for note in notes:
-        print(f"msmrec: {note}", file=sys.stderr)
-    if given.out:
-        write_table(table, given.out)
-        print(f"{given.out}: {len(table):,} rows for {table['raw_user_id'].n_unique():,} users")
-    else:
-        print(table.write_csv(), end="")
+    give(table, notes, given.out, f"{len(table):,} rows for {table['raw_user_id'].n_unique():,} users")

@@ -5,7 +5,6 @@ go to the run's config, such as --data.root DIR.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from msmrec.artifacts import InputError
 from msmrec.columns import TEST, VAL
 from msmrec.finished import open_run
 from msmrec.serving.export import is_export
-from msmrec.serving.recommend import checked, write_table
+from msmrec.serving.recommend import checked, give
 from msmrec.serving.requests import file_or_stdin, read_pairs
 from msmrec.serving.score import click_model, score
 
@@ -38,10 +37,4 @@ def main(args: Sequence[str]) -> None:
     before = {"val": VAL, "test": TEST}[given.split] if given.split else None
     pairs = read_pairs(given.pairs, run.data.dataset, run.data.source.file_columns)
     table, notes = score(run, pairs, before)
-    for note in notes:
-        print(f"msmrec: {note}", file=sys.stderr)
-    if given.out:
-        write_table(table, given.out)
-        print(f"{given.out}: {len(table):,} pairs")
-    else:
-        print(table.write_csv(), end="")
+    give(table, notes, given.out, f"{len(table):,} pairs")
