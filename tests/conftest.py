@@ -1,5 +1,6 @@
 """The tiny world that most tests live in, and where real data is looked for."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -65,3 +66,31 @@ def real_data() -> Path:
     if not (root / "ml-100k" / "u.data").is_file():
         pytest.skip(f"no real data in {root}: set MSMREC_TEST_DATA to a folder with ml-100k/, ml-1m/, kb/")
     return root
+
+
+@pytest.fixture
+def tiny_args(tiny_root: Path, cache: Path) -> list[str]:
+    """What makes a shipped config run on the tiny world, without a logger; see `tiny_configs.for_model`."""
+    world = {"num_users": 120, "num_items": 60, "mean_interactions": 14, "num_modalities": 3, "num_aspects": 4}
+    knowledge = next(tiny_root.glob("simulated*/knowledge.jsonl"))
+    schema = json.dumps([{"name": n, "prose": [n]} for n in ("narrative", "visual", "set")])
+    text = {
+        "knowledge": [str(knowledge)],
+        "modalities": json.loads(schema),
+        "encoder": {"class_path": "TfidfSvdEncoder"},
+    }
+    args = [
+        "--data.source",
+        "Simulated",
+        *(f"--data.source.init_args.{key}={value}" for key, value in world.items()),
+        "--trainer.logger",
+        "false",
+        "--trainer.enable_progress_bar",
+        "false",
+        "--data.root",
+        str(tiny_root),
+        "--data.cache",
+        str(cache),
+        "--data.protocol.min_item_count=0",
+    ]
+    return [*args, "--data.tokens_per_batch=512", f"--model.init_args.text={json.dumps({**text, 'dim': 8})}"]

@@ -116,3 +116,8 @@ def tiny_text(root: Path) -> dict[str, Any]:
         "encoder": {"class_path": "TfidfSvdEncoder"},
         "dim": 8,
     }
+
+
+def for_model(config: str, args: list[str]) -> list[str]:
+    """SASRec reads no texts."""
+    return [a for a in args if "msmrec" in config or "kar" in config or "init_args.text" not in a]
