@@ -240,6 +240,7 @@ def main() -> None:
     args.results = args.results or HERE / (".work/quick" if args.quick else "results")
     args.results.mkdir(parents=True, exist_ok=True)
     os.environ["MSMREC_DATA"] = str(Path(args.root).resolve())  # for scripts with a command line of their own
+    failed = []
     for name in names:
         if args.missing and (args.results / f"{name}.json").is_file():
             continue
@@ -249,7 +250,9 @@ def main() -> None:
             "commit": _commit(), "command": f"python benchmarks/run.py {name} --threads {args.threads}",
         }  # fmt: skip
         shared = ["--root", str(Path(args.root).resolve()), "--threads", str(args.threads)]
-        shared = [] if BENCHMARKS[name].plain else shared + ["--quick"] * args.quick
+        shared = (
+            [] if BENCHMARKS[name].plain else shared + ["--quick", "--work", str(HERE / ".work/quick")] * args.quick
+        )
         scripts: list[tuple[Path, str, list[str]]] = [
             (HERE / f"{name}.py", "", [*shared, *own]) for own in BENCHMARKS[name].ours
         ]
@@ -262,6 +265,8 @@ def main() -> None:
                 results += measure(script, python, given, args.threads, args.limit)
             else:
                 results.append({"who": script.stem, "error": f"its environment {peers} could not be installed"})
+            if script.parent == HERE and "error" in results[-1]:
+                break  # peers would read what an earlier run of ours handed over, and good results be overwritten
             # after every script: what was measured stays when the next one is interrupted
             done = script == scripts[-1][0] and given == scripts[-1][2]
             write(
@@ -269,8 +274,14 @@ def main() -> None:
                 json.dumps({**about, "results": results}, indent=1),
             )
             write(args.results / f"{name}.md", report(name, results, about))
-        (args.results / f"part-{name}.json").unlink(missing_ok=True)
-        print(f"  -> {args.results / name}.md", flush=True)
+        else:
+            print(f"  -> {args.results / name}.md", flush=True)
+            (args.results / f"part-{name}.json").unlink(missing_ok=True)
+            continue
+        print(f"  ours failed, nothing of this script was written: {results[-1]['error']}", flush=True)
+        failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def write(path: Path, text: str) -> None:

@@ -52,3 +52,12 @@ def test_the_table_of_ratios(run: ModuleType) -> None:
     assert "| work | ours | 2 | 1 to 3 |  | 1,234 |  |" in lines
     assert "| work | peer | 9 | 8 to 10 | **4.50** (2.67 to 10.00) | 5 | NDCG@10 0.1 |" in lines
     assert "* other was not measured: no such module" in lines
+
+
+def test_a_failure_of_ours_leaves_earlier_results(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "sasrec", "--threads", "1", "--results", str(tmp_path)]
+    (tmp_path / "sasrec.md").write_text("good")
+    made = subprocess.run([*command, "--root", str(tmp_path / "none")], capture_output=True, text=True)
+    assert made.returncode == 1 and "failed: sasrec" in made.stderr
+    assert "ours failed" in made.stdout and "sasrec_plain" not in made.stdout  # a peer would read another run's files
+    assert (tmp_path / "sasrec.md").read_text() == "good" and not (tmp_path / "sasrec.json").exists()
