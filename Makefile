@@ -22,5 +22,5 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)   ## ours and the peers, side by side: benchmarks/results; about 25 minutes on two cores
+bench: $(READY)   ## ours and the peers, side by side: benchmarks/results; about half an hour on two cores
 	$(BIN)/python benchmarks/run.py

@@ -15,7 +15,7 @@ PYTORCH_SETTINGS = {
     "THP_MEM_ALLOC_ENABLE": "1",
 }
 """Settings of PyTorch that it reads when it is first used, so they are made before it is imported; what is set already
-stays. benchmarks/README.md has the measurements."""
+stays. benchmarks/NOTES.md has the measurements."""
 for _name, _value in PYTORCH_SETTINGS.items():
     os.environ.setdefault(_name, _value)
 

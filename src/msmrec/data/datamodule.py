@@ -25,7 +25,7 @@ class RecDataModule(L.LightningDataModule):
         tokens_per_batch: positions in a training batch, padding included.
         all_windows: train on all windows of max_seq_len of a long history, not only on the latest.
         batch_size: edges or click samples in a training batch, for models that read those.
-        eval_batch_size: users (or click samples, times 16) in an evaluation batch.
+        eval_batch_size: users in an evaluation batch; click models take 16 times as many samples.
         label_above: click prediction: a rating above it is a click.
         seed: order of the batches; linked to seed_everything.
     """

@@ -98,7 +98,7 @@ class SplitProtocol:
     """Items with more interactions are dropped."""
 
     def described(self) -> dict[str, Any]:
-        """The settings; those that came later only where set, so that datasets from before stay the same."""
+        """The settings; fields added later only where set, so that fingerprints of existing datasets do not change."""
         late = ("min_target_rating", "max_user_count", "max_item_count")
         return {key: value for key, value in asdict(self).items() if key not in late or value is not None}
 

@@ -107,7 +107,7 @@ def sampled_softmax_loss(
     and the loss estimates the full one; a draw of the target itself is left out.
 
     A sample is shared to make the products dense, but not by the whole batch: its error would then be the same at all
-    positions, and the mean over the batch would not cancel it. benchmarks/README.md has the difference, which is large.
+    positions, and the mean over the batch would not cancel it. benchmarks/NOTES.md has the difference, which is large.
 
     Args:
         queries: (T, D). keys: see `Keys`. target: (T,) rows from 0 to N - 1. num_keys: N.

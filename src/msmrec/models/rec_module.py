@@ -23,7 +23,7 @@ class RecModule(Module):
     A subclass says how to train (`training_step`) and how to score (`scores`); evaluation is the same for all.
 
     Args:
-        cutoffs: k of the metrics; that of `monitor` comes to them.
+        cutoffs: k of the metrics; that of `monitor` is always added.
         **optimisation: see Module.
     """
 

@@ -61,7 +61,7 @@ class Recommender:
         max_seq_len, batch_size, device: of the batches.
         serves_new_users: whether a history is enough.
         note: what to know of the lists of new users; empty where nothing is.
-        columns: what the source of its data calls columns.
+        columns: column names of the source's files, which requests may use.
     """
 
     name: str
