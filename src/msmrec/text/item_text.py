@@ -42,7 +42,8 @@ class ItemText:
 
     Args:
         knowledge: JSON Lines files of documents. A relative path is looked for under the data root, then here.
-        modalities: the schema: a list of modalities, or the name of one in text/schemas.py; by default the paper's nine for films.
+        modalities: the schema: a list of modalities, or the name of one in text/schemas.py; by default the paper's
+            nine for films.
         generator: writes the texts from what was retrieved; `Extractive` copies sentences and fields, `LLMWriter` asks
             a language model.
         encoder: frozen, makes a vector of each text.
