@@ -14,17 +14,9 @@ The same command goes on with a run that was stopped, and leaves a finished one 
 
 import sys
 
-from msmrec.arguments import arguments, headlines
+from msmrec.arguments import headlines
 from msmrec.command import main
-
-
-def train() -> None:
-    """Whether the configs are there and readable is said before the seconds that torch and Lightning take."""
-    words = arguments(sys.argv[1:])
-    from msmrec.cli import train
-
-    train(words)
-
+from msmrec.verbs import train
 
 if __name__ == "__main__":
-    main(train, lambda: f"{__doc__}\nconfigs:\n{headlines()}")
+    main(lambda: train.main(sys.argv[1:]), lambda: f"{__doc__}\nconfigs:\n{headlines()}")

@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads in tests
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers here are the CPU's, also on a GPU node
 
 from tests.llm.fixtures import chat_model, prose_model, proxy, server  # noqa: F401
 

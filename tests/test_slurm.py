@@ -261,7 +261,7 @@ def test_two_processes_train_together(slurm: Slurm, tiny_root: Path, cache: Path
     assert slurm.end(job) == ["COMPLETED"], logs_of(tmp_path)
     log = next(tmp_path.glob(f"{job}_*.log")).read_text()
     assert "MEMBER: 2/2" in log and log.count("training it first") == 1
-    alone = evaluate(["--run", str(run), "--trainer.devices=1", "--trainer.strategy=auto"])
+    alone = evaluate(["--run", str(run)])
     assert alone["test/ndcg@10"] == pytest.approx(metrics(run)["test"]["ndcg@10"], abs=1e-6)
 
 
@@ -282,5 +282,5 @@ def test_two_nodes_train_together(
         assert "NumNodes=2" in slurm("scontrol", "show", "job", "-o", job)
     log = next(tmp_path.glob(f"{job}_*.log")).read_text()
     assert "MEMBER: 1/2" in log and "MEMBER: 2/2" in log
-    alone = evaluate(["--run", str(run), "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"])
+    alone = evaluate(["--run", str(run)])
     assert alone["test/ndcg@10"] == pytest.approx(metrics(run)["test"]["ndcg@10"], abs=1e-6)

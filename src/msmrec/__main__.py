@@ -1,5 +1,6 @@
 """python -m msmrec VERB: the steps before and beside a training.
 
+    train     --config C   what train.py does, where the project's folder is not at hand
     prepare   --config C   writes the dataset folder of a config and prints its counts
     describe  --config C   writes the modality texts of its items and prints their coverage; --dry-run prints what a
                            language model would be asked and what that would cost, --retry asks again where it failed

@@ -234,7 +234,6 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # slurm/ uses it where it is wanted
     warnings.filterwarnings("ignore", ".*nn.functional.all_gather is deprecated.*")
-    warnings.filterwarnings("ignore", ".*MatMul8bitLt: inputs will be cast.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", ".*dirpath has changed.*")  # another run's checkpoint, which is meant
@@ -352,6 +351,7 @@ def _train(cli: RunCLI) -> Path:
         raise InputError(f"{run}: no checkpoint was kept; validation never ran, so raise trainer.max_epochs")
     validated = dict(trainer.validate(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0]) if validates else {}
     tested = dict(trainer.test(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
+    cli.model.to(trainer.strategy.root_device)  # Lightning leaves a tested model on the CPU; what follows asks it
     if trainer.is_global_zero:
         cli.model.save(run)
         export_vectors(run, cli.model)

@@ -46,9 +46,11 @@ def main(command: Callable[[], object], page: Callable[[], str] | None = None) -
 
 
 def train_in_child(args: Sequence[str], **options: Any) -> int:
-    """Trains in a process of its own, as train.py does, and returns its exit status; see `run_child`."""
-    code = "from msmrec.cli import train; from msmrec.command import main; main(train)"
-    return run_child([sys.executable, "-c", code, *args], **options)
+    """Trains in a process of its own, as train.py does, and returns its exit status; see `run_child`.
+
+    By a module's name, as Lightning starts further processes (DDP) by what stands in the command line.
+    """
+    return run_child([sys.executable, "-m", "msmrec", "train", *args], **options)
 
 
 def run_child(command: Sequence[str], **options: Any) -> int:

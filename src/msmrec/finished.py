@@ -44,7 +44,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
             raise InputError(f"{path}: not found; was the run trained to its end?")
     if known.run and not (Path(known.run) / "metrics.json").exists():
         print(f"{known.run}: its training did not end; these are the numbers of {ckpt} so far", file=sys.stderr)
-    place = run_folder.where_upstream_is(Path(known.run)) if known.run else []
+    place = [*run_folder.where_upstream_is(Path(known.run)), *ALONE] if known.run else []
     cli = build([*_named(configs), "--trainer.logger", "false", *place, *overrides], save=False)
     run = cli.trainer.validate if known.split == "val" else cli.trainer.test
     result = load_safely(
@@ -54,6 +54,10 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     if cli.trainer.is_global_zero:
         print(cli.model.report(Path(known.run or joined(known.config)), metrics))
     return metrics
+
+
+ALONE = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+"""A run that several processes trained is opened by one, which reads all of it."""
 
 
 def _named(configs: Sequence[object]) -> list[str]:
@@ -74,7 +78,7 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
         raise InputError(f"{path}: not found; the run's numbers stand, but its model is gone: train it again")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # seed and hardware are a training's news
-    place = [*run_folder.where_upstream_is(folder), *overrides]
+    place = [*run_folder.where_upstream_is(folder), *ALONE, *overrides]
     cli = build(["--config", str(folder / "config.yaml"), "--trainer.logger", "false", *place], save=False)
     model, data = cli.model, cli.datamodule
     assert isinstance(model, Module) and isinstance(data, RecDataModule)

@@ -131,9 +131,7 @@ def _lists(model: RecModule, batch: EvalBatch) -> pl.DataFrame:
     """user_id, place, item_id, target (whether it is one): the first users' lists."""
     with torch.no_grad():
         model.eval()
-        # Lightning leaves a tested model on the CPU, and the loader's batches are where it was.
-        batch = EvalBatch(*(part.to(model.device) for part in batch))
-        columns = model.evaluate(batch)
+        columns = model.evaluated(batch)
     top = columns[-1][:USERS].long().cpu()  # (U, K)
     target = batch.target_item[:USERS].long().cpu()
     hit = (top[:, :, None] == target[:, None, :]).any(2)

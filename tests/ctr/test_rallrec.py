@@ -166,6 +166,29 @@ def test_activations_are_recomputed_where_asked(trained: Path, world: dict[str, 
         assert [layer.gradient_checkpointing for layer in made.decoder.layers] == [asked, asked]
 
 
+@pytest.mark.parametrize("quantisation", ["none", "8bit"])
+def test_recomputed_activations_give_the_same_gradients(quantisation: Any, world: dict[str, Any]) -> None:
+    base = str(world["folder"] / "runs" / "tiny_llama_ml1m" / "seed=0" / "model")
+    ids = torch.arange(5, 45).view(2, 20)
+    places = torch.tensor([0, 1]), torch.tensor([19, 12])
+    gradients = []
+    for asked in (False, True):
+        torch.manual_seed(0)
+        made = load(
+            base, MOVIE_TEMPLATE, quantisation, 4, 16, 0.0, ["q_proj", "v_proj"], dtype=torch.float32,
+            gradient_checkpointing=asked,
+        )  # fmt: skip
+        layers = [layer for layer in made.decoder.modules() if hasattr(layer, "lora_A")]
+        for layer in layers:
+            torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)  # zero at the start, and A's gradient too
+        made.decoder.train()
+        made.states(places, inputs_embeds=made.decoder.get_input_embeddings()(ids)).square().sum().backward()
+        found = [p.grad for name, p in made.decoder.named_parameters() if "lora_" in name]
+        assert len(layers) == 4 and all(g is not None and g.abs().sum() > 0 for g in found)
+        gradients.append(torch.cat([g.flatten() for g in found]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
 class Killed(Exception):
     pass
 
@@ -307,8 +330,9 @@ def test_soft_tokens_reach_the_score(world: dict[str, Any], trained: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_an_export_answers_as_the_run(trained: Path, tmp_path: Path) -> None:
-    run = open_run(trained)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_an_export_answers_as_the_run(trained: Path, tmp_path: Path, precision: str) -> None:
+    run = open_run(trained, ["--trainer.precision", precision])
     plain = export_adapter(run, tmp_path / "adapter")
     names = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "serving.json", "README.md"}
     assert names <= {str(path.relative_to(tmp_path / "adapter")) for path in (tmp_path / "adapter").rglob("*")}
@@ -319,8 +343,9 @@ def test_an_export_answers_as_the_run(trained: Path, tmp_path: Path) -> None:
     assert (tmp_path / "merged" / "model" / "tokenizer_config.json").is_file()
 
 
-def test_the_click_model_answers_for_anybody(trained: Path) -> None:
-    clicks = ClickAnswers(open_run(trained))
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_click_model_answers_for_anybody(trained: Path, precision: str) -> None:
+    clicks = ClickAnswers(open_run(trained, ["--trainer.precision", precision]))
     dataset = clicks.data.dataset
     user, (first, second) = str(dataset.users["raw_user_id"][3]), dataset.items["raw_item_id"][:2].to_list()
     title = str(dataset.items["title"][0])

@@ -56,7 +56,7 @@ def target_metrics(run: OpenRun, model: MSMRec) -> tuple[Array, Array]:
     users, parts = [], []
     with torch.inference_mode():
         for batch in model.eval_loader(run.data, TEST):
-            user, ranks, counts, *_ = model.evaluate(batch)
+            user, ranks, counts, *_ = model.evaluated(batch)
             metrics = ranking_metrics(ranks, counts, (10,))
             users.append(user.cpu())
             parts.append(torch.stack([metrics[name] for name in METRICS], 1).double().cpu())

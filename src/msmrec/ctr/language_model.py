@@ -65,7 +65,7 @@ def load(
     cpu_attention(decoder)
     _float_products(decoder)
     if gradient_checkpointing:
-        _checkpoint_activations(decoder)
+        _checkpoint_activations(decoder, reentrant=quantisation == "8bit")
     if lora_rank:
         try:
             from peft import LoraConfig, inject_adapter_in_model
@@ -92,9 +92,13 @@ def _is_linear(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"  # GPT-2's
 
 
-def _checkpoint_activations(decoder: Any) -> None:
-    """Recomputes activations in the backward pass; transformers 4 has the method under its old name only."""
-    options = {"use_reentrant": False}
+def _checkpoint_activations(decoder: Any, reentrant: bool) -> None:
+    """Recomputes activations in the backward pass; transformers 4 has the method under its old name only.
+
+    Args:
+        reentrant: bitsandbytes' 8-bit product keeps its input where only the older, reentrant way leaves it out.
+    """
+    options = {"use_reentrant": reentrant}
     if hasattr(decoder, "activation_checkpointing_enable"):
         decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     else:

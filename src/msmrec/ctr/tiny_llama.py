@@ -63,8 +63,8 @@ class Corpus(BucketLoader):
             learned = real[:, 1:] & (place[1:] >= self.known[group][:, None])
             target = np.where(learned, tokens[:, 1:], -100)
             yield TextBatch(
-                torch.from_numpy(np.where(real, tokens, 0)[:, :-1]).to(self.device),
-                torch.from_numpy(target).to(self.device),
+                torch.from_numpy(np.where(real, tokens, 0)[:, :-1]).to(self.device, non_blocking=True),
+                torch.from_numpy(target).to(self.device, non_blocking=True),
             )
 
 

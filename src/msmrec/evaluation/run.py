@@ -40,6 +40,11 @@ class Clock(Callback):
             self.seconds, self.tokens = list(state["seconds"]), state["tokens"]
             self.started -= state["elapsed"]
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The GPU's peak is this training's, not that of what was made for it before."""
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts an epoch."""
         self._begun = time.perf_counter()

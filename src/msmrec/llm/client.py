@@ -76,6 +76,9 @@ class ChatModel(ABC):
             InputError: nothing can be answered (no key, wrong key, no such model, nobody there).
         """
 
+    def release(self) -> None:  # noqa: B027 (a server holds nothing here)
+        """Frees weights that lie on this machine; asking again loads them again."""
+
 
 def known_reply(request: Request, model: str, answers: Answers) -> Reply | None:
     """The reply of an earlier run, if there is one."""

@@ -53,6 +53,11 @@ class LocalModel(ChatModel):
             model.to(device)
         return tokenizer, model.eval()
 
+    def release(self) -> None:
+        """See ChatModel.release."""
+        if self.__dict__.pop("_loaded", None):
+            torch.cuda.empty_cache()
+
     @cached_property
     def _context(self) -> int:
         """Most tokens of prompt and answer together."""

@@ -29,6 +29,8 @@ def load_causal_lm(
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for each load says nothing that the run's own does not
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # 4-bit kernels that nobody asked for
+    # On a GPU it says of every 8-bit layer in every step that inputs are cast to float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     options: dict[str, Any] = {"dtype": dtype}
     if quantisation != "none":
         try:

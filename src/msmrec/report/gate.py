@@ -6,6 +6,7 @@ import torch
 
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TITLE, TRAIN, USER_ID, VAL
 from msmrec.data.batches import EvalBatch, HistoryLoader
+from msmrec.models.base import exact_products
 from msmrec.models.msmrec import MSMRec
 from msmrec.models.rec_module import unseen_scores
 from msmrec.report.figures import cells, number, shorten
@@ -61,7 +62,7 @@ def _three_users(run: RunFiles) -> dict[int, str]:
 def _one_user(
     model: MSMRec, one: EvalBatch, user: int, what: str, names: list[str], titles: list[str], run: RunFiles
 ) -> Group:
-    with torch.no_grad():
+    with torch.no_grad(), exact_products():
         item_gate, user_gate = model.gate_weights(one.item_seq, one.seq_len)
         scores = unseen_scores(model.scores(one), one)[0]
     length = int(one.seq_len[0])

@@ -38,7 +38,7 @@ EXACT_SHARE = 0.1  # a filter that leaves at most this share of the items is ans
 
 Kind = Literal["flat", "ivf", "hnsw", "pq"]
 Metric = Literal["cosine", "inner_product"]
-Device = Literal["auto", "cpu", "gpu"]
+Device = Literal["cpu", "gpu"]
 ItemIds = Sequence[int] | NDArray[np.integer[Any]]
 
 
@@ -64,7 +64,8 @@ class ItemIndex:
         ef_construction: hnsw: candidates while building; more is exacter and slower to build.
         ef_search: hnsw: candidates while searching; more is exacter and slower.
         pq_bytes: pq: bytes a vector, a divisor of D; by default the largest one up to D / 4 and 64.
-        device: auto moves flat, ivf and pq to a GPU where FAISS and the machine have one; hnsw stays on the CPU.
+        device: where it is searched. Tens of thousands of items need no GPU, and a build of FAISS without kernels for
+            the card ends the process, so a GPU is asked for by name; hnsw has none.
 
     Attributes:
         dim: D of the indexed vectors, 0 before `build`.
@@ -85,14 +86,14 @@ class ItemIndex:
         ef_construction: int = 100,
         ef_search: int = 64,
         pq_bytes: int | None = None,
-        device: Device = "auto",
+        device: Device = "cpu",
     ) -> None:
         for name, number in zip(SETTINGS, (nlist, nprobe, hnsw_m, ef_construction, ef_search, pq_bytes), strict=True):
             least = 2 if name == "hnsw_m" else 1
             if number is not None and number < least:
                 raise InputError(f"{name} is {number}: give at least {least}")
         if kind == "hnsw" and device == "gpu":
-            raise InputError("an hnsw index runs on the CPU only: give device auto or cpu, or another kind")
+            raise InputError("an hnsw index runs on the CPU only: give device cpu, or another kind")
         self.kind, self.metric, self.device = kind, metric, device
         self.nlist, self.nprobe, self.pq_bytes = nlist, nprobe, pq_bytes
         self.hnsw_m, self.ef_construction, self.ef_search = hnsw_m, ef_construction, ef_search
@@ -104,7 +105,7 @@ class ItemIndex:
         self._item_ids = np.zeros(0, np.int64)  # (count,) item of each position
         self._positions = np.zeros(0, np.int64)  # (largest item id + 1,) position of each item, -1 where there is none
         if device == "gpu":
-            self._use_gpu(_faiss())
+            self._refuse_no_gpu(_faiss())
 
     def __len__(self) -> int:
         """Number of indexed items."""
@@ -228,7 +229,7 @@ class ItemIndex:
                 path.unlink(missing_ok=True)  # another process may have removed it
 
     @classmethod
-    def load(cls, folder: Path, catalogue: str | None = None, device: Device = "auto") -> ItemIndex:
+    def load(cls, folder: Path, catalogue: str | None = None, device: Device = "cpu") -> ItemIndex:
         """The index that `save` wrote.
 
         Args:
@@ -289,29 +290,29 @@ class ItemIndex:
     def _take(self, faiss: Any, index_map: Any, index: Any) -> None:
         """Makes a filled index the one that is searched, on the GPU too where it can be."""
         gpu = resources = None
-        if self._use_gpu(faiss):
+        if self.device == "gpu":
+            import torch
+
+            self._refuse_no_gpu(faiss)
+            card = torch.cuda.current_device() if torch.cuda.is_available() else 0  # each process has its own
             try:
                 resources = faiss.StandardGpuResources()
-                gpu = faiss.index_cpu_to_gpu(resources, 0, index)
+                gpu = faiss.index_cpu_to_gpu(resources, card, index)
             except RuntimeError as error:  # memory, or a code size without a kernel
                 reason = str(error).splitlines()[0]
-                if self.device == "gpu":
-                    raise InputError(f"the {self.kind} index cannot be moved to the GPU ({reason})") from None
-                log.warning("the %s index stays on the CPU (%s)", self.kind, reason)
+                raise InputError(
+                    f"the {self.kind} index cannot be moved to the GPU ({reason}); give device cpu"
+                ) from None
         self._map, self._index, self.dim = index_map, index, index.d
         self._gpu, self._resources = gpu, resources
         self._number(faiss.vector_to_array(index_map.id_map))
 
-    def _use_gpu(self, faiss: Any) -> bool:
-        """Whether searches run on a GPU."""
-        if self.device == "cpu" or self.kind == "hnsw":
-            return False
+    @staticmethod
+    def _refuse_no_gpu(faiss: Any) -> None:
         built = hasattr(faiss, "StandardGpuResources")
-        usable = built and faiss.get_num_gpus() > 0
-        if self.device == "gpu" and not usable:
+        if not built or not faiss.get_num_gpus():
             reason = "FAISS sees no GPU" if built else 'faiss is a CPU build, install extra "faiss-gpu" in its place'
-            raise InputError(f"device gpu cannot be used ({reason}): give device auto or cpu")
-        return usable
+            raise InputError(f"device gpu cannot be used ({reason}): give device cpu")
 
     def _number(self, item_ids: NDArray[np.int64]) -> None:
         """Takes the item of each position, (count,), and the way back."""

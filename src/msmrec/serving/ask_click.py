@@ -153,7 +153,7 @@ class ClickAnswers:
             tokens, row, history, np.zeros(1), tokens_per_batch=model.tokens_per_batch, device=model.answers.device,
             shuffle=False,
         )  # fmt: skip
-        with torch.inference_mode():
+        with torch.inference_mode(), model.trainer.precision_plugin.forward_context():
             click = float(torch.sigmoid(model.logits(next(iter(loader))).float()))
         return Answer(f"{model.prompt.system}\n\n{next(prompts.texts(row, history))}", click)
 

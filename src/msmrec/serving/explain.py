@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RAW_USER_ID
+from msmrec.models.base import exact_products
 from msmrec.models.msmrec import MSMRec
 from msmrec.models.rec_module import RecModule
 from msmrec.run_folder import OpenRun
@@ -89,7 +90,7 @@ class Explainer:
         recommender, used, parts = self.recommender, torch.zeros(0), torch.zeros(self.vectors.shape[0], 0)
         history = histories.items[histories.start[0] : histories.end[0]]
         if isinstance(self.model, MSMRec):
-            with torch.inference_mode():
+            with torch.inference_mode(), exact_products():
                 batch = next(iter(histories.loader(recommender.max_seq_len, 1, recommender.device)))
                 by_id, by_modality, own = self.model.score_parts(batch)
                 used = own[0] if gate is None else torch.tensor(gate, device=recommender.device)

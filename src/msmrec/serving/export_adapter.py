@@ -63,27 +63,29 @@ def _merge(run: OpenRun, model: LlamaCTR, base: str, folder: Path) -> dict[str, 
     """Writes the merged model; how far its P(yes) on some prompts is from others'."""
     from peft import PeftModel
 
+    device = run.data.place()[0]
     tokenizer, whole = load_causal_lm(base, "none", torch.float32)
     rows = sample_rows(run.data.dataset, VAL)[:PROBES]
     assert model.histories is not None
     history = model.histories.for_evaluation(model, run.data, rows)
     made = model.tokens(rows, history)
-    prompts = torch.split(torch.from_numpy(made.input_ids).long(), made.length.tolist())
+    prompts = torch.split(torch.from_numpy(made.input_ids).long().to(device), made.length.tolist())
     answers = [answer_token(tokenizer, word) for word in (model.prompt.yes, model.prompt.no)]
 
     def clicks(language_model: Any) -> torch.Tensor:
         with torch.no_grad():
             logits = [language_model(input_ids=ids[None]).logits[0, -1, answers] for ids in prompts]
-        return F.softmax(torch.stack(logits).float(), -1)[:, 0]
+        return F.softmax(torch.stack(logits).float(), -1)[:, 0].cpu()
 
-    adapted = PeftModel.from_pretrained(whole, str(run.folder / "adapter")).eval()
+    adapted = PeftModel.from_pretrained(whole.to(device), str(run.folder / "adapter")).eval()
     beside = clicks(adapted)
     merged = adapted.merge_and_unload()
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    written = load_causal_lm(str(folder), "none", torch.float32)[1].eval()
+    del whole, adapted, merged  # or two whole models would be there at once
+    written = load_causal_lm(str(folder), "none", torch.float32)[1].to(device).eval()
     loader = model._prompt_loader(run.data, rows, history, model.tokens_per_batch, shuffle=False)
-    with torch.no_grad():
+    with torch.no_grad(), model.trainer.precision_plugin.forward_context():
         trained = torch.cat([torch.sigmoid(model.logits(batch).float()) for batch in loader]).cpu().sort().values
     again = clicks(written)
     worst = float((again - beside).abs().max())

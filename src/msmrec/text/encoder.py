@@ -52,6 +52,9 @@ class TextEncoder(ABC):
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode ``texts`` to (n, D) float32, row i for text i."""
 
+    def release(self) -> None:  # noqa: B027 (few hold anything)
+        """Frees the weights, which a training has better use for; encoding again loads them again."""
+
 
 def device_and_precision(device: str, precision: Precision) -> tuple[str, str]:
     """What "auto" stands for on this machine (see ``TransformersEncoder``)."""
@@ -168,6 +171,13 @@ class TransformersEncoder(TextEncoder):
                 if isinstance(layer, torch.nn.Linear):
                     layer.bfloat16()  # once, as autocast would do in every batch
         return tokenizer, network.eval().to(device)
+
+    def release(self) -> None:
+        """See `TextEncoder.release`."""
+        if self.__dict__.pop("_loaded", None):
+            import torch
+
+            torch.cuda.empty_cache()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `TextEncoder.encode`."""

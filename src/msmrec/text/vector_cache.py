@@ -78,6 +78,7 @@ def encode_cached(encoder: TextEncoder, texts: Sequence[str], cache_dir: Path) -
     name = type(encoder).__name__
     folder = cache_dir / f"{name}-{hashlib.sha256(scope.encode()).hexdigest()[:16]}"
     rows = cached_rows(keys, encode, folder, name, "text", at_once=encoder.fits_corpus)
+    encoder.release()
     vectors = np.zeros((len(texts), rows.shape[1]), np.float32)
     vectors[filled] = rows
     return vectors

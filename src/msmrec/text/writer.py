@@ -148,6 +148,7 @@ class LLMWriter(Generator):
                 bar.set_postfix_str(status, refresh=False)
                 bar.update()
                 yield described
+        self.model.release()
 
     def _answers(self, cache: Path) -> Answers:
         return Answers(Path(self.answers) if self.answers else cache / "answers.sqlite")
