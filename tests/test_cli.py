@@ -139,9 +139,10 @@ def test_a_checkpoint_of_another_dataset_or_model_is_refused(tiny_args: list[str
     with pytest.raises(InputError, match="not a checkpoint of this config's model"):
         train([*args, *ckpt, "--model.init_args.embedding_dim=32"])
     broken = tmp_path / "broken.ckpt"
-    broken.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:5000])
-    with pytest.raises(InputError, match="not a readable checkpoint"):
-        train([*args, "--ckpt_path", str(broken), "--run_dir", str(tmp_path / "third")])
+    for content in ((run / "checkpoints" / "best.ckpt").read_bytes()[:5000], b"", b"no checkpoint"):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            train([*args, "--ckpt_path", str(broken), "--run_dir", str(tmp_path / "third")])
 
 
 def test_wandb_works_offline_without_a_key(tiny_args: list[str], tmp_path: Path) -> None:
