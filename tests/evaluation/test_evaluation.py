@@ -103,6 +103,9 @@ def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, t
     pl.DataFrame({"user_id": [1], "auc": [0.5]}).write_parquet(runs[0] / "per_user.parquet")
     with pytest.raises(InputError, match="not a ranking run"):
         compare_slices(runs[:1])
+    (runs[0] / "per_user.parquet").unlink()  # a run of a model without results by user
+    with pytest.raises(InputError, match="not a ranking run"):
+        compare_slices(runs[:1])
 
 
 def test_ablations_of_one_config_are_columns_of_their_own(tiny: Dataset, tmp_path: Path) -> None:
