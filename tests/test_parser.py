@@ -49,8 +49,8 @@ SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
         (MSMREC, ["--model.init_args.text.knowlege", "[x]"], "model.text: ItemText has no knowlege; did you mean"),
         (
             SASREC,
-            ["--model", "mine.model.GRU"],
-            "model: mine.model cannot be imported; a class of your own is named by",
+            ["--model", "nobodys.model.GRU"],
+            "model: nobodys.model cannot be imported; a class of your own is named by",
         ),
         (SASREC, ["--model", "msmrec.models.sasrec.SASRecc"], "model: msmrec.models.sasrec has no SASRecc; a class of"),
         (SASREC, ["--model", "torch.nn.Linear"], "model: torch.nn.Linear is no Module"),
