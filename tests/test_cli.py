@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -109,6 +110,44 @@ def test_the_metric_that_chooses_the_checkpoint_is_among_the_cutoffs(tiny_args: 
     torch.testing.assert_close(F.normalize(model.item_embedding.weight.detach()), vectors)
 
 
+@pytest.mark.parametrize(
+    ("model", "protocol", "words"),
+    [
+        (
+            "SASRec",
+            {"split": "user_ratio", "ratios": [0.8, 0.2, 0]},
+            r"the test part .*ratios \[0\.8, 0\.2, 0\.0\] gives",
+        ),
+        ("SASRec", {"split": "user_ratio", "ratios": [0.8, 0, 0.2]}, r"the validation part .*data\.protocol\.ratios"),
+        ("Popularity", {"split": "user_ratio", "ratios": [0.8, 0.2, 0]}, r"the test part .*data\.protocol\.ratios"),
+        ("Popularity", {"split": "user_ratio", "ratios": [0.8, 0, 0.2]}, ""),  # nothing to choose a checkpoint of
+        ("SASRec", {"min_target_rating": 9}, r"the test part .*data\.protocol\.min_target_rating 9"),
+    ],
+)
+def test_a_part_that_is_needed_and_empty_is_said_before_training(
+    model: str, protocol: dict[str, Any], words: str, tiny_args: list[str], tmp_path: Path
+) -> None:
+    config = f"{model.lower()}_ml100k.yaml" if model == "SASRec" else "popularity_mlsmall.yaml"
+    given = [f"--data.protocol.{key}={json.dumps(value)}".replace('"', "") for key, value in protocol.items()]
+    args = ["--config", config, *for_model("sasrec", tiny_args), *given, "--run_dir", str(tmp_path / "run")]
+    args += ["--trainer.max_epochs=1"] if model == "SASRec" else ["--data.protocol.min_target_rating=null"]
+    if not words:
+        assert (train(args) / "metrics.json").exists()
+        return
+    with pytest.raises(InputError, match=f"simulated-.*: {words}") as caught:
+        train(args)
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_without_a_user_of_three_ratings_there_is_nobody_to_leave_one_out_of(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("user_id,item_id\n1,a\n1,b\n2,a\n2,b\n")
+    source = {"interactions": "t.csv", "rating": None, "timestamp": None}
+    args = [f"--data.source={json.dumps({'class_path': 'Table', 'init_args': source})}", "--model=SASRec"]
+    args += ["--data.protocol.min_user_count=0", "--data.protocol.min_item_count=0", "--trainer.logger=false"]
+    with pytest.raises(InputError, match=r"t: the test part is empty, .*leave_one_out takes it from users with three"):
+        train([*args, "--data.root", str(tmp_path), "--data.cache", str(tmp_path), "--run_dir", str(tmp_path / "run")])
+
+
 @pytest.mark.parametrize("above", [0, 9])
 def test_labels_that_are_all_the_same_are_refused(above: int, tiny_args: list[str], tmp_path: Path) -> None:
     args = ["--config", "din_ml1m.yaml", *for_model("din_ml1m.yaml", tiny_args), "--trainer.max_epochs=1"]
@@ -139,9 +178,10 @@ def test_a_checkpoint_of_another_dataset_or_model_is_refused(tiny_args: list[str
     with pytest.raises(InputError, match="not a checkpoint of this config's model"):
         train([*args, *ckpt, "--model.init_args.embedding_dim=32"])
     broken = tmp_path / "broken.ckpt"
-    broken.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:5000])
-    with pytest.raises(InputError, match="not a readable checkpoint"):
-        train([*args, "--ckpt_path", str(broken), "--run_dir", str(tmp_path / "third")])
+    for content in ((run / "checkpoints" / "best.ckpt").read_bytes()[:5000], b"", b"no checkpoint"):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            train([*args, "--ckpt_path", str(broken), "--run_dir", str(tmp_path / "third")])
 
 
 def test_wandb_works_offline_without_a_key(tiny_args: list[str], tmp_path: Path) -> None:

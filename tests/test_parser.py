@@ -9,7 +9,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from msmrec import classes
-from msmrec.arguments import CONFIGS
+from msmrec.arguments import CONFIGS, joined, layers
 from msmrec.artifacts import InputError
 from msmrec.cli import build
 from msmrec.data.datamodule import RecDataModule
@@ -49,8 +49,8 @@ SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
         (MSMREC, ["--model.init_args.text.knowlege", "[x]"], "model.text: ItemText has no knowlege; did you mean"),
         (
             SASREC,
-            ["--model", "mine.model.GRU"],
-            "model: mine.model cannot be imported; a class of your own is named by",
+            ["--model", "nobodys.model.GRU"],
+            "model: nobodys.model cannot be imported; a class of your own is named by",
         ),
         (SASREC, ["--model", "msmrec.models.sasrec.SASRecc"], "model: msmrec.models.sasrec has no SASRecc; a class of"),
         (SASREC, ["--model", "torch.nn.Linear"], "model: torch.nn.Linear is no Module"),
@@ -129,3 +129,9 @@ def test_a_config_misspelt_is_said_with_the_nearest() -> None:
         InputError, match=r"config msmrec_ml1.yaml: neither here nor in .*did you mean msmrec_ml1m.yaml\?"
     ):
         build(["--config", "msmrec_ml1.yaml"], save=False)
+
+
+def test_only_yaml_is_no_part_of_a_configs_name() -> None:
+    assert layers("my.v2+sub/a.yaml+b.yml+lr0.1") == ["my.v2.yaml", "sub/a.yaml", "b.yml", "lr0.1.yaml"]
+    assert joined(layers("my.v2+sub/a.yaml+b.yml+lr0.1")) == "my.v2+a+b+lr0.1"
+    assert joined(["my.v2"]) == "my.v2"

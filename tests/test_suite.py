@@ -15,6 +15,8 @@ from tests.tiny_configs import TINY_DATA
 from msmrec.arguments import CONFIGS, find_config, overrides
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
+from msmrec.data.sources.simulated import Simulated
+from msmrec.data.sources.table import Table
 from msmrec.finished import evaluate
 from msmrec.suite import Line, lacks, plan, read_suite, suite, upstream
 
@@ -181,11 +183,73 @@ def test_mistakes_are_one_line(two: Any, tmp_path: Path) -> None:
         "one sasrec_ml1m.yaml\none sasrec_ml1m.yaml": "bad.txt:2: a second line named one",
         "one sasrec_ml1m.yaml --x='": "bad.txt:1: No closing quotation",
         "one sasrec_ml1m.yaml # needs gold": "bad.txt:1: needs gold; known: gpu",
+        "one sasrec_ml1m.yaml # needs gpu, weights": "bad.txt:1: needs weights; known: gpu, key, weights MODEL",
+        "one sasrec_ml1m.yaml # needs weights a b": "bad.txt:1: needs weights a b; known",
+        "one sasrec_ml1m.yaml # needs gpu 2": "bad.txt:1: needs gpu 2; known",
         "# nothing": "no lines",
     }.items():
         (tmp_path / "bad.txt").write_text(text)
         with pytest.raises(InputError, match=words):
             read_suite(str(tmp_path / "bad.txt"))
+
+
+def test_a_comma_too_many_is_no_need(tmp_path: Path) -> None:
+    (tmp_path / "tiny.txt").write_text(
+        "one sasrec_ml1m.yaml # 2 h; needs gpu, host  a.b, \ntwo sasrec_ml1m.yaml # needs "
+    )
+    assert [line.needs for line in read_suite(str(tmp_path / "tiny.txt")).lines] == [("gpu", "host a.b"), ()]
+
+
+class Own(Simulated):
+    """A source that no short name leads to."""
+
+    @property
+    def name(self) -> str:
+        return "own"
+
+
+class Shop(Table):
+    """A table of one's own."""
+
+
+@pytest.mark.parametrize(
+    ("sources", "name"),
+    [
+        (["{class_path: MovieLens, init_args: {release: ml-100k}}"], "ml-100k"),
+        (["MovieLens"], "ml-1m"),
+        (["{class_path: MovieLens, init_args: {release: ml-100k}}", None], "ml-100k"),
+        (["{class_path: MovieLens}", "{init_args: {release: ml-20m}}"], "ml-20m"),
+        (["{class_path: Amazon, init_args: {category: Toys}}", "{init_args: {release: '2018'}}"], "Toys_2018"),
+        (["{class_path: Amazon, init_args: {category: Toys}}", "MovieLens"], "ml-1m"),  # whose arguments are others
+        (["{class_path: tests.test_suite.Own, init_args: {num_users: 9}}"], "own"),
+        (["{class_path: Table, init_args: {interactions: a.csv, dataset: shop}}", "tests.test_suite.Shop"], "shop"),
+    ],
+)
+def test_a_source_is_what_the_configs_say_together(sources: list[str | None], name: str, tmp_path: Path) -> None:
+    for k, source in enumerate(sources):
+        text = f"data: {{source: {source}}}" if source else "trainer: {max_epochs: 1}"
+        (tmp_path / f"{k}.yaml").write_text(text + "\n")
+    layers = " --config ".join(str(tmp_path / f"{k}.yaml") for k in range(len(sources)))
+    (tmp_path / "tiny.txt").write_text(f"one {layers}\n")
+    assert read_suite(str(tmp_path / "tiny.txt")).lines[0].dataset == name
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("model: {class_path: SASRec}", r"one: no data\.source in .*a\.yaml"),
+        ("data: null", r"one: no data\.source in .*a\.yaml"),
+        ("data: {source: nowhere.Own}", r"one: data\.source nowhere\.Own: No module named 'nowhere'"),
+        ("data: {source: tests.test_suite.Ours}", r"one: data\.source tests\.test_suite\.Ours: .*no attribute"),
+        ("data: {source: {class_path: MovieLens, init_args: {year: 1}}}", r"one: data\.source MovieLens: .*'year'"),
+    ],
+)
+def test_a_source_that_is_none_is_said_before_anything_runs(config: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(config + "\n")
+    (tmp_path / "tiny.txt").write_text(f"one {tmp_path}/a.yaml\n")
+    with pytest.raises(InputError, match=words) as caught:
+        suite(str(tmp_path / "tiny.txt"), runs=tmp_path / "runs", dry_run=True)
+    assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
 
 
 def test_needs_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

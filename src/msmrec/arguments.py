@@ -15,6 +15,7 @@ from msmrec.artifacts import InputError
 
 # The repository's; a config elsewhere is named by its path. Installed without the repository, configs/ of the caller.
 CONFIGS = next((d for d in (Path(__file__).parents[2] / "configs", Path("configs")) if d.is_dir()), Path("configs"))
+_SUFFIXES = (".yaml", ".yml")  # what else stands after a dot is part of a config's name: sasrec.v2
 
 
 def arguments(args: Sequence[str]) -> list[str]:
@@ -45,12 +46,12 @@ def _check(path: Path) -> None:
 
 def joined(configs: Sequence[object]) -> str:
     """What a run of these configs is called: their names, joined by "+"."""
-    return "+".join(Path(str(path)).stem for path in configs)
+    return "+".join(path.stem if path.suffix in _SUFFIXES else path.name for path in map(Path, map(str, configs)))
 
 
 def layers(name: str) -> list[str]:
     """The configs of "a+b": b laid over a, each as the name of a file, with or without .yaml before."""
-    return [part if Path(part).suffix else f"{part}.yaml" for part in name.split("+")]
+    return [part if Path(part).suffix in _SUFFIXES else f"{part}.yaml" for part in name.split("+")]
 
 
 def config_words(name: str) -> list[str]:
@@ -91,7 +92,7 @@ def find_config(argument: str) -> str:
         InputError: it is not there either.
     """
     path = Path(argument)
-    if path.suffix in (".yaml", ".yml") and not path.exists() and not argument.startswith("-"):
+    if path.suffix in _SUFFIXES and not path.exists() and not argument.startswith("-"):
         if found := next((p for p in (CONFIGS / path, CONFIGS / path.name) if p.exists()), None):
             return str(found)
         near = difflib.get_close_matches(argument, _known(), 1)

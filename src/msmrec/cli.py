@@ -286,6 +286,7 @@ def train(args: Sequence[str] | None = None) -> Path:
             f"trainer.precision {cli.trainer.precision}: scores would tie by the hundred, which costs ranks; take"
             f" {cli.trainer.precision.removesuffix('-true')}-mixed, whose evaluation is in float32"
         )
+    _refuse_empty_parts(cli)
     run, first = Path(cli.config.run_dir), cli.trainer.is_global_zero
     may_wait = not cluster.others_wait(cli.trainer)
     with run_folder.claimed(run, may_wait) if first else contextlib.nullcontext(False) as waited:
@@ -302,6 +303,29 @@ def train(args: Sequence[str] | None = None) -> Path:
                 print(f"{report_of_training(run)}; W&B gets no more", file=sys.stderr)
                 return run
         return _train_and_say(cli)
+
+
+def _trains(cli: RunCLI) -> bool:
+    """Whether there is anything to train, and an epoch to train it in."""
+    dry = cli.trainer.fast_dev_run  # type: ignore[attr-defined]
+    return cli.model.trains and (cli.trainer.max_epochs != 0 or bool(dry))
+
+
+def _refuse_empty_parts(cli: RunCLI) -> None:
+    """Before a training that could choose no checkpoint, or would have no test at its end."""
+    info, protocol = cli.datamodule.dataset.info, cli.datamodule.protocol
+    for part, rows, why in (
+        ("test", info["num_test"], "every run ends with a test"),
+        ("validation", info["num_val"] or not _trains(cli), "it chooses the checkpoint"),
+    ):
+        if rows:
+            continue
+        ways = [f"data.protocol.ratios {list(protocol.ratios)} gives it no row, so raise its share"]
+        if protocol.split == "leave_one_out":
+            ways = ["data.protocol.split leave_one_out takes it from users with three ratings or more, so keep some"]
+        if protocol.min_target_rating is not None:
+            ways.append(f"lower data.protocol.min_target_rating {protocol.min_target_rating:g}")
+        raise InputError(f"{info['name']}: the {part} part is empty, and {why}: {', or '.join(ways)}")
 
 
 def _train_and_say(cli: RunCLI) -> Path:
@@ -334,7 +358,7 @@ def _train(cli: RunCLI) -> Path:
     trainer.callbacks += [clock, last, *([Resumed()] if resumed else [])]  # type: ignore[attr-defined]
     checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
     validates = cli.datamodule.dataset.info["num_val"] > 0
-    if not cli.model.trains or (trainer.max_epochs == 0 and not trainer.fast_dev_run):  # type: ignore[attr-defined]
+    if not _trains(cli):
         evaluation = trainer.validate if validates else trainer.test
         # A model as it came, or as another run left it: nothing is trained.
         run_folder.load_safely(

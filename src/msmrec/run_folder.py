@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -192,13 +193,13 @@ def load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
     """
     try:
         return run()
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         if ckpt_path and "state_dict" in str(error):
             first = next(line.strip() for line in str(error).splitlines()[1:] if line.strip())
             raise InputError(f"{ckpt_path}: not a checkpoint of this config's model ({first[:160]})") from None
         if disk_error(error):  # a training that reads a checkpoint writes some, too
             raise
-        if ckpt_path and (isinstance(error, OSError) or "PytorchStreamReader" in str(error)):
+        if ckpt_path and (not isinstance(error, RuntimeError) or "PytorchStreamReader" in str(error)):
             raise InputError(f"{ckpt_path}: not a readable checkpoint; remove it, or name another") from None
         raise
 

@@ -15,8 +15,10 @@ model or a host is skipped where that is not there. The same file runs as an arr
 """
 
 import fnmatch
+import inspect
 import json
 import os
+import pkgutil
 import re
 import shlex
 import socket
@@ -25,6 +27,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -61,10 +64,26 @@ class Line:
 
     @property
     def dataset(self) -> str:
-        """Name of the dataset, as its configs say."""
-        parts = [yaml.safe_load(path.read_text()) for path in self.configs]
-        source = [part["data"]["source"] for part in parts if "source" in part.get("data", {})][-1]
-        return str(getattr(classes, source["class_path"])(**source.get("init_args", {})).name)
+        """Name of the dataset, as its configs say together.
+
+        Raises:
+            InputError: they name no source, or one that cannot be made.
+        """
+        path, args = "", dict[str, Any]()
+        try:
+            for config in self.configs:
+                source = (yaml.safe_load(config.read_text()).get("data") or {}).get("source") or {}
+                source = {"class_path": source} if isinstance(source, str) else source
+                if source.get("class_path", path) != path:  # keeps what it takes as well, as the parser does
+                    path = source["class_path"]
+                    made = getattr(classes, path, None) or pkgutil.resolve_name(path)
+                    args = {key: value for key, value in args.items() if key in inspect.signature(made).parameters}
+                args |= source.get("init_args") or {}
+            if path:
+                return str(made(**args).name)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{self.name}: data.source {path}: {error}; mend {self.configs[-1]}") from None
+        raise InputError(f"{self.name}: no data.source in {self.configs[0]}; tables are by dataset, so say it there")
 
 
 @dataclass(frozen=True)
@@ -111,9 +130,10 @@ def _line(text: str, where: str) -> Line:
     if len(words) < 2:
         raise InputError(f"{where}: {words[0]} has no config; a line is NAME CONFIG [overrides]")
     stated, _, needs = comment.partition("needs ")
-    line = Line(words[0], ("--config", *words[1:]), _minutes(stated), tuple(n.strip() for n in needs.split(",") if n))
-    if unknown := [need for need in line.needs if need.split()[0] not in ("gpu", "key", "weights", "host")]:
-        raise InputError(f"{where}: needs {unknown[0]}; known: gpu, key, weights MODEL, host NAME")
+    parts = [need.split() for need in needs.split(",") if need.strip()]
+    if unknown := [part for part in parts if {"gpu": 1, "key": 1, "weights": 2, "host": 2}.get(part[0]) != len(part)]:
+        raise InputError(f"{where}: needs {' '.join(unknown[0])}; known: gpu, key, weights MODEL, host NAME")
+    line = Line(words[0], ("--config", *words[1:]), _minutes(stated), tuple(" ".join(part) for part in parts))
     try:
         line.configs  # noqa: B018 (that they exist)
     except InputError as error:
@@ -149,8 +169,10 @@ def plan(suite: Suite, lines: Sequence[Line], seeds: Sequence[int], runs: Path, 
         lines: of the suite. more: overrides of all.
 
     Raises:
-        InputError: a finished run in a line's folder is another one.
+        InputError: a finished run in a line's folder is another one, or a line has no dataset.
     """
+    for line in lines:
+        line.dataset  # noqa: B018 (before hours of training, not in the tables after them)
     missing = {need: lacks(need) for need in dict.fromkeys(need for line in lines for need in line.needs)}
     tasks = []
     for seed in seeds:

@@ -16,7 +16,7 @@ import torch
 
 from msmrec.analysis.gate import read_gate
 from msmrec.analysis.people import weight_table
-from msmrec.arguments import overrides
+from msmrec.arguments import joined, overrides
 from msmrec.columns import ITEM_ID, MODALITY, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
@@ -150,7 +150,7 @@ def place_in_wandb(config: Any, given: Sequence[str]) -> dict[str, Any]:
         for key, value in overrides(given)
         if key.startswith(("model.", "data.")) and key not in PLACES
     ]
-    parts = [Path(str(path)).stem for path in config.get("config") or []]
+    parts = [joined([path]) for path in config.get("config") or []]
     tags = [*parts, config.model.class_path.rpartition(".")[2], source, *changed]
     group = folder.parent.name if folder.name.startswith("seed=") else folder.name
     return {"group": group[:128], "name": folder_name(folder), "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag]}

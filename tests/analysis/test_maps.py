@@ -1,6 +1,10 @@
 """Maps: genres that part, genres dealt out at random, and which items are drawn."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from tests.models.test_sequence_models import msmrec
@@ -33,6 +37,14 @@ def test_scores_tell_parted_genres_from_random_ones(parted: MSMRec, tiny_genres:
     assert abs(random["silhouette"] - random["chance_silhouette"]) < 0.1
     assert abs(random["neighbour_purity"] - random["chance_purity"]) < 0.1
     assert good["items"] == tiny_genres.num_items - 1  # the last item has no genre
+
+
+def test_genres_that_each_have_one_item_are_no_groups(parted: MSMRec, tiny_genres: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / tiny_genres.folder.name
+    shutil.copytree(tiny_genres.folder, folder)
+    own = tiny_genres.items.with_columns(genres=pl.concat_list(pl.col("raw_item_id").cast(pl.String)))
+    own.write_parquet(folder / "items.parquet")
+    assert maps.map_scores(parted, Dataset(folder), ["good", "random", "also random"], neighbours=5).is_empty()
 
 
 def test_purity_by_a_loop(parted: MSMRec, tiny_genres: Dataset) -> None:

@@ -81,6 +81,7 @@ def test_metadata_of_2014_and_2018_and_2023(tmp_path: Path) -> None:
         json.dumps({"asin": "I4", "title": None, "actors": "[Ann B, Bob C]", "directors": ["Di R"],
                     "release_date": "2008-01-02"}),
         json.dumps({"asin": "I9", "title": "nobody reviewed it"}), "{broken", json.dumps({"title": "no id"}),
+        json.dumps({"asin": ["I1"], "title": "a list of ids"}),
         json.dumps({"asin": "I1", "title": "again"}),
     ]  # fmt: skip
     put(place / "meta_Toys.json.gz", metadata)
@@ -92,7 +93,7 @@ def test_metadata_of_2014_and_2018_and_2023(tmp_path: Path) -> None:
     assert items["I2"]["features"] == ["Red", "Four wheels, one key"] and items["I2"]["brand"] is None
     assert (items["I3"]["brand"], items["I3"]["year"], items["I3"]["features"]) == ("Wind Co", 1999, None)
     assert items["I4"]["actors"] == ["Ann B", "Bob C"] and items["I4"]["released"] == "2008"
-    with pytest.raises(InputError, match=r"meta_Toys\.json\.gz: 2 of 8 rows cannot be read"):
+    with pytest.raises(InputError, match=r"meta_Toys\.json\.gz: 3 of 9 rows cannot be read"):
         Amazon("Toys", "2018").read(tmp_path)
 
 
@@ -106,6 +107,11 @@ def test_what_is_missing_or_ambiguous_is_said_in_one_line(tmp_path: Path) -> Non
         Amazon("Toys", "2018").read(tmp_path)
     with pytest.raises(InputError, match=r"Toys\.csv: empty"):
         Amazon("Toys", "2018", reviews="Toys.csv").read(tmp_path)
+    put(folder(tmp_path, "2018") / "Toys_5.json", [])  # beside the same, gzipped
+    with pytest.raises(InputError, match=r"Toys_5\.json and Toys_5\.json\.gz and Toys\.csv; say which"):
+        Amazon("Toys", "2018").read(tmp_path)
+    for name in ("Toys_5.json", "Toys_5.json.gz"):
+        assert Amazon("Toys", "2018", reviews=name).files(tmp_path)[0].name == name
 
 
 @pytest.mark.parametrize(

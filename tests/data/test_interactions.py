@@ -165,7 +165,7 @@ def test_global_time_is_stable_and_keeps_the_order_inside_users() -> None:
 
 
 def test_split_refuses_bad_ratios() -> None:
-    with pytest.raises(InputError, match="sum to 1"):
+    with pytest.raises(InputError, match=r"^data\.protocol\.ratios .* sum to 1"):
         split("user_ratio", np.array([1]), np.array([1]), (0.8, 0.1, 0.2))
 
 

@@ -134,3 +134,29 @@ def test_tags_of_the_csv_releases(tmp_path: Path) -> None:
     (folder / "tags.csv").write_text("user,movie\n1,2\n")
     with pytest.raises(InputError, match=r"tags.csv: not userId,movieId,tag,timestamp"):
         source.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["movieId,title,genres\nten,A,Drama\n", "id,name\n10,A\n", 'movieId,title,genres\n10,"A (1999),Drama\n', ""],
+)
+def test_a_malformed_file_of_films_is_named(tmp_path: Path, text: str) -> None:
+    (write(tmp_path, "ml-20m") / "ml-20m" / "movies.csv").write_text(text)
+    with pytest.raises(InputError, match=r"movies\.csv: not movieId,title,genres \(") as caught:
+        MovieLens("ml-20m").read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("release", "line"),
+    [
+        ("ml-100k", "3|24|X|writer|1"), ("ml-1m", "3::X::25::10::4"), ("ml-1m", "3::F::26::10::4"),
+        ("ml-1m", "3::F::25::21::4"), ("ml-1m", "3::F::25::-1::4"), ("ml-1m", "3::F::young::1::4"),
+    ],
+)  # fmt: skip
+def test_a_code_that_no_user_has_is_named(tmp_path: Path, release: str, line: str) -> None:
+    name, good = USERS[release]
+    (write(tmp_path, release) / release / name).write_text(good + line + "\n")
+    with pytest.raises(InputError) as caught:
+        MovieLens(release).read(tmp_path)  # type: ignore[arg-type]
+    assert f"{name}, line 3: " in str(caught.value) and f"found {line!r}; mend" in str(caught.value)

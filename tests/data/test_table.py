@@ -1,5 +1,6 @@
 """A table of one's own: CSV and Parquet, column names, dates, dirt."""
 
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -178,16 +179,27 @@ def test_ids_that_became_fractions_are_whole_again(tmp_path: Path) -> None:
         source.read(tmp_path)
 
 
+@pytest.mark.parametrize("day", [date(1995, 1, 1), datetime(1995, 12, 31, 23), 1995, "1995"])
+def test_the_year_of_a_date_is_its_year(tmp_path: Path, day: object) -> None:
+    pl.DataFrame({"user_id": [1], "item_id": [1]}).write_parquet(tmp_path / "t.parquet")
+    pl.DataFrame({"item_id": [1, 2], "year": [day, None]}).write_parquet(tmp_path / "i.parquet")
+    source = Table("t.parquet", rating=None, timestamp=None, items="i.parquet")
+    assert source.read(tmp_path).items["year"].to_list() == [1995, None]
+
+
 def test_what_no_table_can_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "no.parquet").write_text("no")
     pl.DataFrame({"user_id": [[1]], "item_id": [1]}).write_parquet(tmp_path / "lists.parquet")
-    (tmp_path / "twice.csv").write_text("user_id,item_id,item_id\n1,2,3\n1,2,3,4\n")
     plain = {"rating": None, "timestamp": None}
     for name, words in (("no", "not readable as Parquet"), ("lists", "column user_id holds List")):
         with pytest.raises(InputError, match=words):
             Table(f"{name}.parquet", **plain).read(tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="two columns are called item_id"):
-        Table("twice.csv", **plain).read(tmp_path)  # type: ignore[arg-type]
+    for text in ("user_id,item_id,item_id\n1,2,3\n1,2,3,4\n", "user_id,item_id,item_id\n1,2,3\n"):
+        (tmp_path / "twice.csv").write_text(text)  # line by line, and as a table
+        with pytest.raises(InputError, match="two columns are called item_id"):
+            Table("twice.csv", **plain).read(tmp_path)  # type: ignore[arg-type]
+    (tmp_path / "nameless.csv").write_text("user_id,item_id,,\n1,2,3,4\n")  # which nobody can mean
+    assert len(Table("nameless.csv", **plain).read(tmp_path).interactions) == 1  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one twice"):
         Table("t.csv", user="item_id")
     with pytest.raises(InputError, match="no path"):

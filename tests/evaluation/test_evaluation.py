@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import polars as pl
 import pytest
@@ -103,6 +104,9 @@ def test_compare_slices_averages_seeds_and_refuses_two_datasets(tiny: Dataset, t
     pl.DataFrame({"user_id": [1], "auc": [0.5]}).write_parquet(runs[0] / "per_user.parquet")
     with pytest.raises(InputError, match="not a ranking run"):
         compare_slices(runs[:1])
+    (runs[0] / "per_user.parquet").unlink()  # a run of a model without results by user
+    with pytest.raises(InputError, match="not a ranking run"):
+        compare_slices(runs[:1])
 
 
 def test_ablations_of_one_config_are_columns_of_their_own(tiny: Dataset, tmp_path: Path) -> None:
@@ -128,6 +132,34 @@ def test_demo_prints_both_rows_and_the_correlations(
     printed = capsys.readouterr().out
     assert "demo_sasrec" in printed and "demo_msmrec" in printed and "Spearman" in printed
     assert len(result) == 6 and all(-1 <= value <= 1 for value in result.values())
+
+
+def test_only_the_first_process_of_a_demo_removes_and_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others run the same command while the first one writes its runs."""
+    monkeypatch.chdir(tmp_path)
+    trained: list[str] = []
+
+    def train(args: list[str]) -> None:
+        trained.append(args[1])
+        there = [path.exists() for path in written]
+        assert there == [process == "1"] * 2  # all are gone before the first training starts the others
+
+    monkeypatch.setattr("msmrec.verbs.demo.build", MagicMock())
+    monkeypatch.setattr("msmrec.verbs.demo.train", train)
+    for process in ("1", "0"):
+        written = [Path("runs") / name / "metrics.json" for name in ("demo_sasrec", "demo_msmrec")]
+        for path in written:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        monkeypatch.setenv("LOCAL_RANK", process)
+        if process == "1":
+            assert demo() == {} and not capsys.readouterr().out
+        else:
+            with pytest.raises(FileNotFoundError, match="demo_sasrec"):  # nothing was trained
+                demo()
+    assert trained == ["demo_sasrec.yaml", "demo_msmrec.yaml"] * 2
 
 
 def test_verbs(real_data: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,9 +20,10 @@ from msmrec.finished import open_run
 from msmrec.metrics.ctr import ctr_metrics
 from msmrec.report import page as pages
 from msmrec.report.clicks import auc, calibration_error, reliability
+from msmrec.report.data_card import _times
 from msmrec.report.page import Figure, Missing, Page, Prose, Table, write_page
 from msmrec.report.run_files import RunFiles
-from msmrec.report.run_page import write_report
+from msmrec.report.run_page import _header, write_report
 from msmrec.verbs.compare import main as compare_verb
 from msmrec.verbs.report import main as report_verb
 
@@ -301,3 +302,26 @@ def test_the_pages_numbers_are_those_of_compare(pages_of: dict[str, Path], runs:
         for cell in row.cells:
             assert cell and f"{cell.mean:.4f}" in html
     assert write_report(runs["sasrec"]).broken == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ({"split": "leave_one_out", "ratios": [0.8, 0.1, 0.1]}, "the last item of each user"),
+        ({"split": "global_time", "ratios": [0.7, 0.1, 0.2]}, "the last 20% in time"),
+        ({"split": "user_ratio", "ratios": [0.7, 0.0, 0.3]}, "the last 30% of each user's ratings"),
+        ({"split": "user_random", "ratios": [0.8, 0.075, 0.125]}, "12.5% of each user's ratings, drawn at random"),
+        ({"split": "global_time"}, "the last part in time"),  # of an older layout
+    ],
+)
+def test_a_page_says_how_the_test_part_was_drawn(protocol: dict[str, Any], words: str, tmp_path: Path) -> None:
+    dataset = {"name": "toys", "num_users": 1000, "num_items": 9}
+    record = {"config": "a", "dataset": dataset, "protocol": protocol, "test": {}, "seed": 0}
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    assert _header(RunFiles(tmp_path))[0].endswith(f"1,000 users, 9 items; tested on {words}; seed 0.")
+
+
+def test_an_order_is_no_time() -> None:
+    times = pl.DataFrame({"timestamp": [10**9, 10**9 + 86_400]})
+    assert [figure.title for figure in _times(times)] == ["Ratings over time"]
+    assert _times(pl.DataFrame({"timestamp": [0, 1_000_000]})) == []  # rows counted, where a file has no times

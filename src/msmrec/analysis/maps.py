@@ -54,13 +54,14 @@ def map_scores(
 
     Returns:
         modality, stage, items, silhouette, chance_silhouette (-1 to 1), neighbour_purity, chance_purity (0 to 1); no
-        rows where the items have no genres.
+        rows where the items have no genres, or each its own.
     """
     genres, rarest = genre_matrix(dataset), _rarest(dataset)
     rng, rows = np.random.default_rng(seed), []
     for k, name in enumerate(names):
         items = sampled_items(model, dataset, k, SCORED, seed)
-        if not genres.any() or len(items) <= neighbours or len(np.unique(rarest[items])) < 2:
+        labels = len(np.unique(rarest[items]))
+        if not genres.any() or len(items) <= neighbours or not 1 < labels < len(items):
             continue
         dealt = rng.permutation(items)
         for stage, vectors in stages(model, k):

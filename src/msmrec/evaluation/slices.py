@@ -88,7 +88,8 @@ def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
     for run in runs:
         if run.metrics is None:
             raise InputError(f"{run.folder}: no metrics.json; the run is not finished")
-        if METRICS[0] not in pl.read_parquet_schema(run.folder / "per_user.parquet"):
+        results = run.folder / "per_user.parquet"  # models that rank nothing for users leave none
+        if not results.is_file() or METRICS[0] not in pl.read_parquet_schema(results):
             raise InputError(f"{run.folder}: not a ranking run, so it has no {METRICS[0]} to slice")
     refuse_different_tests(runs)
     groups, warnings = group_runs(runs)

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN, USER_ID
+from msmrec.data.sources.border import YEAR_1995
 from msmrec.metrics.beyond_accuracy import TIERS
 from msmrec.report.figures import axis, bars, histogram, line, number, table_of
 from msmrec.report.page import Block, Figure, Missing, Prose, Row, Table
@@ -119,7 +120,7 @@ def _ratings(rows: pl.DataFrame) -> list[Figure]:
 
 def _times(rows: pl.DataFrame) -> list[Figure]:
     seconds = rows[TIMESTAMP].to_numpy()
-    if seconds.min() == seconds.max():
+    if seconds.min() == seconds.max() or seconds.max() < YEAR_1995:  # file order stands in for time, or nothing does
         return []
     edges = np.linspace(seconds.min(), seconds.max(), 61)
     days = [str(np.datetime64(int(edge), "s").astype("datetime64[D]")) for edge in edges]

@@ -84,10 +84,12 @@ def _header(run: RunFiles) -> tuple[str, list[tuple[str, str, str]]]:
         cells = {}  # the section on metrics says what is wrong
     model = str((run.config.get("model") or {}).get("class_path", "")).rpartition(".")[2]
     data, protocol = record["dataset"], record["protocol"]
+    share = f"{100 * protocol['ratios'][2]:g}%" if "ratios" in protocol else "part"
     split = {
         "leave_one_out": "the last item of each user",
-        "global_time": "the last tenth in time",
-        "user_ratio": "the last part of each user's ratings",
+        "global_time": f"the last {share} in time",
+        "user_ratio": f"the last {share} of each user's ratings",
+        "user_random": f"{share} of each user's ratings, drawn at random",
     }.get(protocol.get("split"), protocol.get("split", ""))
     subtitle = f"{model} on {data['name']}: {data['num_users']:,} users, {data['num_items']:,} items; tested on {split}"
     subtitle += f", {protocol['candidates']} as candidates" if protocol.get("candidates") else ""

@@ -21,20 +21,27 @@ from msmrec.finished import open_run
 
 
 def main(args: Sequence[str] = ()) -> dict[str, float]:
-    """Trains, prints both rows and the correlations, and returns the correlations by modality.
+    """Trains, prints both rows and the correlations by modality.
 
     Args:
         args: overrides for both trainings.
+
+    Returns:
+        The correlations; nothing in the other processes of a training by several.
     """
     os.environ.setdefault("WANDB_QUIET", "true")  # its summaries of each run would bury the two rows
     data = build(["--config", "demo_msmrec.yaml", *args], save=False).datamodule
     data.source.folder(data.root)  # its texts are read from the raw files, also where the dataset is prepared already
-    rows = {}
-    for name in ("demo_sasrec", "demo_msmrec"):
-        folder = Path("runs") / name
+    folders = {name: Path("runs") / name for name in ("demo_sasrec", "demo_msmrec")}
+    # Under --trainer.devices 2 Lightning starts this command again, as a process that trains along and does no more.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    for folder in folders.values() if first else ():
         shutil.rmtree(folder, ignore_errors=True)  # a demo shows itself afresh each time
+    for name, folder in folders.items():
         train(["--config", f"{name}.yaml", "--run_dir", str(folder), *args])
-        rows[name] = json.loads((folder / "metrics.json").read_text())
+    if not first:
+        return {}
+    rows = {name: json.loads((folder / "metrics.json").read_text()) for name, folder in folders.items()}
     opened = open_run(Path("runs") / "demo_msmrec")
     dataset = opened.data.dataset
     assert isinstance(opened.data.source, Simulated)

@@ -81,7 +81,7 @@ class Amazon(Source):
             InputError: there are no reviews, or several files of them and none is named.
         """
         wanted = [self.reviews] if self.reviews else [n.format(self.category) for n in _REVIEWS[self.release]]
-        names = [name + end for name in wanted for end in (".gz", "")]
+        names = [name + end for name in wanted for end in ("", ".gz")]
         folders = (root / "amazon" / self.name, root / self.name, root)
         for folder in folders:
             if found := [folder / name for name in names if (folder / name).is_file()]:
@@ -92,7 +92,7 @@ class Amazon(Source):
                 f" {_META[self.release].format(self.category)} for titles, or name the folder that holds amazon/ by"
                 " --data.root or MSMREC_DATA"
             )
-        if len(found) > 1:
+        if len(found) > 1 and not self.reviews:
             raise InputError(f"{folder}: {' and '.join(path.name for path in found)}; say which by source.reviews")
         meta = [folder / (_META[self.release].format(self.category) + end) for end in (".gz", "")]
         return found[0], next((path for path in meta if path.is_file()), None)

@@ -45,11 +45,11 @@ def read_items(border: Border, wanted: Set[str]) -> pl.DataFrame:
             item = None if record is None else record.get("parent_asin", record.get("asin"))
             if record is None:
                 border.refuse("neither a JSON object nor a Python dict", [number])
-            elif not item:
+            elif not item or not isinstance(item, str):
                 border.refuse("no asin", [number])
             elif item in wanted and item not in rows:
-                rows[str(item)] = _item(record)
-                if rows[str(item)][TITLE] is None:
+                rows[item] = _item(record)
+                if rows[item][TITLE] is None:
                     border.note("no title", [number])
     border.close(number)
     names = [TITLE, YEAR, GENRES, BRAND, DESCRIPTION, FEATURES, "actors", "directors", "studio", "released"]

@@ -15,7 +15,7 @@ from msmrec.columns import LINE, MILLISECONDS, RATING, RAW_ITEM_ID, RAW_USER_ID,
 
 _SHOWN = 3  # lines named of each kind
 _DAY_OR_MONTH_FIRST = r"^\s*\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"
-_YEAR_1995 = 788_918_400  # nobody rated anything on line before; the first public web shops opened in 1995
+YEAR_1995 = 788_918_400  # nobody rated anything on line before; the first public web shops opened in 1995
 
 
 class Border:
@@ -112,7 +112,7 @@ def interactions(
             border.refuse(kind, bad[LINE])
             frame = frame.filter(~wrong)
     if clock:
-        border.note("a time before 1995", frame.filter(when < _YEAR_1995)[LINE])
+        border.note("a time before 1995", frame.filter(when < YEAR_1995)[LINE])
         border.note("a time in the future", frame.filter(when > time.time() + 86_400)[LINE])
     seconds, line = when.floor().cast(pl.Int64), pl.col(LINE).cast(pl.UInt32)
     within = ((when - when.floor()) * 1000).round().clip(0, 999).cast(pl.Int16).alias(MILLISECONDS)

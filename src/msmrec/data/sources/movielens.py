@@ -36,12 +36,12 @@ _GENRES_100K = (
 )  # fmt: skip
 _GENDER = {"M": "male", "F": "female"}
 _AGE_1M = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56 or older"}
-_OCCUPATION_1M = (
+_OCCUPATION_1M = dict(enumerate((
     "other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service",
     "doctor/health care", "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer", "programmer",
     "retired", "sales/marketing", "scientist", "self-employed", "technician/engineer", "tradesman/craftsman",
     "unemployed", "writer",
-)  # fmt: skip
+)))  # fmt: skip
 
 
 class MovieLens(Source):
@@ -156,7 +156,9 @@ def _first_bad_line(path: Path, separator: str) -> str | None:
 def _read_items(path: Path) -> pl.DataFrame:
     """Reads u.item, movies.dat or movies.csv: raw_item_id, title, year, genres."""
     if path.suffix == ".csv":
-        rows = pl.read_csv(path, schema_overrides={"movieId": pl.Int64, "title": pl.String, "genres": pl.String})
+        rows = _read_columns(
+            path, "movieId,title,genres", {"movieId": pl.Int64(), "title": pl.String(), "genres": pl.String()}
+        )
         ids, titles = rows["movieId"], rows["title"]
         genres = rows["genres"].fill_null("")
     else:
@@ -176,31 +178,44 @@ def _read_items(path: Path) -> pl.DataFrame:
     )
 
 
+def _read_columns(path: Path, header: str, types: dict[str, pl.DataType]) -> pl.DataFrame:
+    """Reads these columns of movies.csv or tags.csv."""
+    try:
+        return pl.read_csv(path, schema_overrides=types).select(*types)
+    except pl.exceptions.PolarsError as error:
+        said = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not {header} ({said}); mend it, or put the official file there") from None
+
+
 def _read_tags(path: Path) -> pl.DataFrame:
     """Reads tags.csv: raw_item_id and its `tags`, up to ten in lower case, those that most users gave first.
 
     They are what the catalogue says today: of all users and times, also those of a test part.
     """
-    try:
-        rows = pl.read_csv(path, schema_overrides={"userId": pl.Int64, "movieId": pl.Int64, "tag": pl.String})
-        given = rows.select(pl.col("movieId").alias(RAW_ITEM_ID), pl.col("tag").str.to_lowercase().str.strip_chars())
-    except (pl.exceptions.ComputeError, pl.exceptions.ColumnNotFoundError) as error:
-        raise InputError(f"{path}: not userId,movieId,tag,timestamp ({' '.join(str(error).split())[:120]})") from None
+    types = {"userId": pl.Int64(), "movieId": pl.Int64(), "tag": pl.String()}
+    rows = _read_columns(path, "userId,movieId,tag,timestamp", types)
+    given = rows.select(pl.col("movieId").alias(RAW_ITEM_ID), pl.col("tag").str.to_lowercase().str.strip_chars())
     counted = given.drop_nulls().group_by(RAW_ITEM_ID, "tag").len().sort("len", "tag", descending=[True, False])
     return counted.group_by(RAW_ITEM_ID, maintain_order=True).agg(pl.col("tag").head(10).alias(TAGS))
 
 
 def _read_users(path: Path) -> pl.DataFrame:
     """Reads u.user or users.dat: raw_user_id, gender, age, occupation, zip_code. Empty where the release has none."""
-    if path.suffix == ".user":
-        rows = [(int(i), _GENDER[gender], age, job, code) for i, age, gender, job, code in _split_lines(path, "|", 5)]
-    elif path.suffix == ".dat":
-        rows = [
-            (int(i), _GENDER[gender], _AGE_1M[int(age)], _OCCUPATION_1M[int(job)], code)
-            for i, gender, age, job, code in _split_lines(path, "::", 5)
-        ]
-    else:
-        rows = []
+    rows = []
+    separator = {".user": "|", ".dat": "::"}.get(path.suffix, "")
+    for k, row in enumerate(_split_lines(path, separator, 5) if separator else [], 1):
+        try:
+            if separator == "|":
+                user, age, gender, job, code = row
+            else:
+                user, gender, age, job, code = row
+                age, job = _AGE_1M[int(age)], _OCCUPATION_1M[int(job)]
+            rows.append((int(user), _GENDER[gender], age, job, code))
+        except (KeyError, ValueError):
+            raise InputError(
+                f"{path}, line {k}: a gender, age or occupation that the release has no code for, found"
+                f" {separator.join(row)[:80]!r}; mend or remove the line"
+            ) from None
     names = [RAW_USER_ID, "gender", "age", "occupation", "zip_code"]
     return pl.DataFrame(rows, schema=dict(zip(names, [pl.Int64, *[pl.String] * 4], strict=True)), orient="row")
 

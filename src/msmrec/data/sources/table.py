@@ -16,7 +16,7 @@ from msmrec.data.prepare import FileColumns, Source
 from msmrec.data.root import find
 from msmrec.data.sources.border import Border, interactions, seconds
 
-FORMAT = 2  # raise when the same files come to be read otherwise
+FORMAT = 3  # raise when the same files come to be read otherwise
 
 
 class Table(Source):
@@ -129,7 +129,9 @@ class Table(Source):
     def _items(self, root: Path) -> pl.DataFrame:
         texts = {old for old, new in self.described.items() if new != YEAR} | {TITLE, GENRES}
         frame = _renamed(self._side(self.items, RAW_ITEM_ID, root, texts), self.described)
-        if YEAR in frame.columns:
+        if YEAR in frame.columns and frame[YEAR].dtype in (pl.Date, pl.Datetime):
+            frame = frame.with_columns(pl.col(YEAR).dt.year())
+        elif YEAR in frame.columns:
             year = pl.col(YEAR).cast(pl.String) if frame[YEAR].dtype in (pl.Categorical, pl.Enum) else pl.col(YEAR)
             frame = frame.with_columns(year.cast(pl.Float64, strict=False).cast(pl.Int32, strict=False))
         if TITLE in frame.columns:
@@ -194,15 +196,15 @@ def _read_csv(border: Border, separator: str) -> pl.DataFrame:
         raise InputError(f"{border.path}: empty; put a header and rows there") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
         pass  # some line has too many fields, or is no UTF-8: slower, but line by line
-    else:
+    else:  # Polars renames a second column of a name; nameless ones nobody can mean
+        _refuse_twice([name for name in frame.columns if name and f"{name}_duplicated_0" in frame.columns], border)
         return frame.with_row_index(LINE, 2)
     opener = gzip.open if border.path.suffix == ".gz" else open
     # -sig: the mark that some programs put first is no part of the first column's name.
     with cast(IO[str], opener(border.path, "rt", encoding="utf-8-sig", errors="replace", newline="")) as file:
         reader = csv.reader(file, delimiter=separator)
         header = next(reader)
-        if twice := [name for name in header if header.count(name) > 1]:
-            raise InputError(f"{border.path}: two columns are called {twice[0]}; rename one")
+        _refuse_twice([name for name in header if header.count(name) > 1], border)
         rows: list[Sequence[str | int | None]] = []
         for row in reader:
             if len(row) > len(header):
@@ -210,6 +212,11 @@ def _read_csv(border: Border, separator: str) -> pl.DataFrame:
             elif row:
                 rows.append([*(value or None for value in row), *[None] * (len(header) - len(row)), reader.line_num])
     return pl.DataFrame(rows, schema={**{name: pl.String() for name in header}, LINE: pl.Int64()}, orient="row")
+
+
+def _refuse_twice(names: list[str], border: Border) -> None:
+    if names:
+        raise InputError(f"{border.path}: two columns are called {names[0]}; rename one")
 
 
 def _typed(column: pl.Series) -> pl.Series:
