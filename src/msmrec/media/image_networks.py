@@ -72,17 +72,17 @@ class ImageNetwork(ImageEncoder):
 
         with ThreadPoolExecutor(4) as pool, torch.inference_mode(), half:
             for start in range(0, len(paths), self.batch_size):
-                pictures = list(pool.map(read, paths[start : start + self.batch_size]))
-                whole = [i for i, picture in enumerate(pictures) if picture is not None]
+                read_now = enumerate(pool.map(read, paths[start : start + self.batch_size]), start)
+                whole = {row: picture for row, picture in read_now if picture is not None}
                 if whole:
-                    batch = torch.from_numpy(np.stack([pictures[i] for i in whole])).to(device)  # type: ignore[misc]
+                    batch = torch.from_numpy(np.stack(list(whole.values()))).to(device)
                     rows = self.forward(batch).flatten(1).float().cpu().numpy()
                     if not np.isfinite(rows).all():
                         raise InputError(
                             f"{type(self).__name__} gave a vector that is not finite: try precision float32, "
                             "or check the model's weights"
                         )
-                    vectors[[start + i for i in whole]] = rows
+                    vectors[list(whole)] = rows
         return vectors
 
 

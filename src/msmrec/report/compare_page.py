@@ -39,10 +39,10 @@ def write_comparison(
     groups, _ = group_runs([run for run in runs if run.metrics is not None], x, names)
     rows = [group.name for group in groups]
     best = [
-        (metric.replace("_", " "), number(row.cells[k].mean), row.name)  # type: ignore[union-attr]
+        (metric.replace("_", " "), number(cell.mean), row.name)
         for k, metric in enumerate(table.metrics[:4])
         for row in table.rows
-        if row.cells[k] and row.cells[k].best  # type: ignore[union-attr]
+        if (cell := row.cells[k]) and cell.best
     ]
     title = " · ".join(rows[:4]) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "") or "No finished run"
     page = Page(title, table.notes[0] if table.notes else "", [(f"best {m}", v, n) for m, v, n in best], [])

@@ -108,7 +108,7 @@ def _ratings(rows: pl.DataFrame) -> list[Figure]:
                 axis("ratings", zero=True),
                 f"How often each of {len(at)} ratings was given",
                 Table("Ratings", ["rating", "ratings", "share"], cells, frozenset({0, 1, 2})),
-                f"{at.min():g} to {at.max():g}, mean {rows[RATING].mean():.2f}.",  # type: ignore[str-bytes-safe]
+                f"{at.min():g} to {at.max():g}, mean {rows[RATING].to_numpy().mean():.2f}.",
                 height=270,
             )
         ]

@@ -20,7 +20,8 @@ def texts(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list[Block]
     if opened is None:
         raise Missing(why_closed)
     data = opened.data
-    text: ItemText = opened.model.text  # type: ignore[assignment]
+    text = opened.model.text
+    assert isinstance(text, ItemText)
     made = text.texts(data.dataset, data.root, data.cache)
     summary = summarise(made, Evidence.of(data.dataset.items, text.documents(data.dataset, data.root, data.cache)))
     words = {

@@ -40,7 +40,7 @@ class Asked(Dataset):
 
     def __init__(self, whole: Dataset, rows: pl.DataFrame, users: pl.DataFrame | None = None) -> None:
         self.folder, self.info, self.num_items = whole.folder, whole.info, whole.num_items
-        self.rows, self.num_users = rows, int(rows[USER_ID].max())  # type: ignore[arg-type]
+        self.rows, self.num_users = rows, int(rows[USER_ID].to_numpy().max())
         self.__dict__ |= {"items": whole.items, "users": whole.users if users is None else users}
 
     def column(self, name: str) -> np.ndarray:

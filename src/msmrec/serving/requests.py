@@ -178,8 +178,9 @@ def read_table(path: Path, columns: FileColumns) -> pl.DataFrame:
                 return pl.read_csv(path, separator="\t", infer_schema=False)
             case ".csv":
                 file = sys.stdin.buffer.read() if path is STDIN else path
-                own = {"separator": columns.separator, "infer_schema": False}
-                header = pl.read_csv(file, n_rows=1, truncate_ragged_lines=True, **own).columns  # type: ignore[arg-type]
+                header = pl.read_csv(
+                    file, separator=columns.separator, n_rows=1, infer_schema=False, truncate_ragged_lines=True
+                ).columns
                 separator = columns.separator if {columns.user, columns.item} & set(header) else ","
                 return pl.read_csv(file, separator=separator, infer_schema=False)
             case ".jsonl" | ".ndjson":

@@ -318,8 +318,8 @@ class TfidfSvdEncoder(TextEncoder):
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See ``TextEncoder``; a text without a word of the vocabulary is a zero row."""
-        from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped, unused-ignore]
-        from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped, unused-ignore]
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectors = np.zeros((len(texts), self._dim), np.float32)
         if not any(text.strip() for text in texts):

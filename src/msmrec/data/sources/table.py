@@ -187,9 +187,8 @@ _TOO_MANY = "too many fields"
 
 def _read_csv(border: Border, separator: str) -> pl.DataFrame:
     """All columns as text, null where empty; lines with too many fields are refused."""
-    options = {"separator": separator, "infer_schema": False}
     try:
-        frame = pl.read_csv(border.path, **options)  # type: ignore[arg-type]
+        frame = pl.read_csv(border.path, separator=separator, infer_schema=False)
     except pl.exceptions.NoDataError:
         raise InputError(f"{border.path}: empty; put a header and rows there") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
