@@ -1,6 +1,7 @@
 """ClickModule, the base of models that predict a click: AUC, log loss, calibration over a whole part."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -83,6 +84,11 @@ class ClickModule(Module):
     def evaluate(self, batch: Any) -> tuple[Tensor, ...]:
         """(B,) users, items, labels and probabilities; these in float64, as float32 takes all logits above 17 for 1."""
         return batch.user_id, batch.target_item, batch.label, torch.sigmoid(self.logits(batch).double())
+
+    def probabilities(self, loader: Iterable[Any]) -> Tensor:
+        """(S,) float64 probabilities of the loader's samples, in the precision of an evaluation."""
+        with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
+            return torch.cat([self.evaluated(batch)[3] for batch in loader])
 
     def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
         """Metrics over all samples; validation fits the threshold."""

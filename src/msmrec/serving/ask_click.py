@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
 
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, RATING, RAW_ITEM_ID, RAW_USER_ID, SPLIT, TEST, TIMESTAMP, USER_ID
@@ -98,10 +97,9 @@ class ClickAnswers:
             tokens, np.arange(len(user)), np.where(history >= 0, row[history], -1), np.zeros(len(user)),
             tokens_per_batch=4 * model.tokens_per_batch, device=model.answers.device, shuffle=False,
         )  # fmt: skip
-        with torch.inference_mode(), model.trainer.precision_plugin.forward_context():
-            made = torch.cat([model.evaluated(batch)[3] for batch in loader]).cpu().numpy()
         probability = np.empty(len(user))
-        probability[np.concatenate([group for group, _ in loader.groups()])] = made
+        order = np.concatenate([group for group, _ in loader.groups()])
+        probability[order] = model.probabilities(loader).cpu().numpy()
         return probability
 
     def _with(self, dataset: Dataset) -> RecDataModule:
@@ -153,9 +151,8 @@ class ClickAnswers:
             tokens, row, history, np.zeros(1), tokens_per_batch=model.tokens_per_batch, device=model.answers.device,
             shuffle=False,
         )  # fmt: skip
-        with torch.inference_mode(), model.trainer.precision_plugin.forward_context():
-            click = float(torch.sigmoid(model.logits(next(iter(loader))).float()))
-        return Answer(f"{model.prompt.system}\n\n{next(prompts.texts(row, history))}", click)
+        prompt = f"{model.prompt.system}\n\n{next(prompts.texts(row, history))}"
+        return Answer(prompt, float(model.probabilities(loader)))
 
     def _item(self, raw: object, must: bool = True) -> int:
         items = self.data.dataset.items

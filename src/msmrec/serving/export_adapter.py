@@ -85,8 +85,7 @@ def _merge(run: OpenRun, model: LlamaCTR, base: str, folder: Path) -> dict[str, 
     del whole, adapted, merged  # or two whole models would be there at once
     written = load_causal_lm(str(folder), "none", torch.float32)[1].to(device).eval()
     loader = model._prompt_loader(run.data, rows, history, model.tokens_per_batch, shuffle=False)
-    with torch.no_grad(), model.trainer.precision_plugin.forward_context():
-        trained = torch.cat([torch.sigmoid(model.logits(batch).float()) for batch in loader]).cpu().sort().values
+    trained = model.probabilities(loader).cpu().sort().values
     again = clicks(written)
     worst = float((again - beside).abs().max())
     if worst > TOLERANCE:
