@@ -40,6 +40,16 @@ def disk_error(error: Exception) -> str | None:
     return f"{path}: {os.strerror(number)}".removeprefix(": ")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException) -> str:
+    """All that an error says, in one line."""
+    return " ".join(str(error).split())
+
+
 def fingerprint(*parts: Any) -> str:
     """16 hex digits that change when any of `parts` (whatever `json` and `repr` can write) changes."""
     text = json.dumps(parts, sort_keys=True, default=repr, ensure_ascii=True)

@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from msmrec import classes, cluster, run_folder  # noqa: F401 (classes: short names in configs)
 from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers
-from msmrec.artifacts import InputError, atomic_file
+from msmrec.artifacts import InputError, atomic_file, one_line
 from msmrec.data.datamodule import RecDataModule
 from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.models.base import Module
@@ -259,7 +259,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     except (ArgumentError, ParserError) as error:
         raise InputError(explain(error)) from None
     except MisconfigurationException as error:  # a device that is not there, and the like
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(one_line(error)) from None
     except ValueError as error:  # the parser wraps what a constructor raised in a report of its own
         cause: BaseException | None = error
         while cause and not isinstance(cause, InputError):
@@ -308,7 +308,7 @@ def _train_and_say(cli: RunCLI) -> Path:
     try:
         return _train(cli)
     except MisconfigurationException as error:  # a metric to monitor that nobody logs, and the like
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(one_line(error)) from None
     except SIGTERMException:  # a SystemExit with status 0, which would say that all is done
         print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(143)

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from msmrec.arguments import joined, layers
-from msmrec.artifacts import InputError, disk_error
+from msmrec.artifacts import InputError, disk_error, first_line
 from msmrec.data.prepare import Dataset
 
 if TYPE_CHECKING:  # reading a run's record needs neither
@@ -48,7 +48,7 @@ def read_record(run: Path) -> dict[str, Any]:
     try:
         record = json.loads((run / "metrics.json").read_text())
     except ValueError as error:
-        raise InputError(f"{run}/metrics.json is broken ({str(error).splitlines()[0]}); train the run again") from None
+        raise InputError(f"{run}/metrics.json is broken ({first_line(error)}); train the run again") from None
     if missing := {"config", "dataset", "protocol", "test", "train"} - set(record):
         raise InputError(f"{run}/metrics.json: no {', '.join(sorted(missing))}; made by another version: train again")
     return dict(record)

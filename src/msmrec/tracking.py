@@ -17,6 +17,7 @@ import torch
 from msmrec.analysis.gate import read_gate
 from msmrec.analysis.people import weight_table
 from msmrec.arguments import overrides
+from msmrec.artifacts import first_line
 from msmrec.columns import ITEM_ID, MODALITY, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
@@ -50,8 +51,10 @@ def start_wandb(logger: "WandbLogger") -> None:
     try:
         logger.experiment  # noqa: B018 (made by being asked for, on the first process)
     except CommError as error:
-        why = (str(error).splitlines() or [""])[0][:200]
-        print(f"W&B is out of reach ({why}); this run is logged offline, for wandb sync", file=sys.stderr)
+        print(
+            f"W&B is out of reach ({first_line(error)[:200]}); this run is logged offline, for wandb sync",
+            file=sys.stderr,
+        )
         wandb.teardown()  # it holds on to the id, which the offline run keeps
         logger._wandb_init["mode"] = "offline"
         logger.experiment  # noqa: B018

@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 
 from msmrec.arguments import layers
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, first_line
 from msmrec.data.prepare import SplitProtocol
 
 # Of data.*, what changes no result.
@@ -129,7 +129,7 @@ def read_run(folder: Path) -> Run:
         if (folder / "config.yaml").is_file():
             config = flat(yaml.safe_load((folder / "config.yaml").read_text()))
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{folder}: metrics.json or config.yaml is broken ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{folder}: metrics.json or config.yaml is broken ({first_line(error)})") from None
     if metrics is not None and (missing := {"config", "dataset", "protocol", "test"} - set(metrics)):
         raise InputError(f"{folder}/metrics.json: no key {', '.join(sorted(missing))}; it is no training's result")
     return Run(folder, metrics, config)

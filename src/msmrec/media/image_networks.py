@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, first_line
 from msmrec.llm.model_files import files_sha256, model_folder
 from msmrec.media.images import ImageEncoder, read_picture
 from msmrec.text.encoder import Precision, device_and_precision
@@ -178,9 +178,8 @@ class TransformersImageEncoder(ImageNetwork):
         try:
             network, info = kind.from_pretrained(self.root, dtype=dtype, output_loading_info=True, **options)
         except (OSError, ValueError, RuntimeError) as error:  # damaged files, or weights of other sizes
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"model folder {self.root} cannot be loaded ({reason}): put the model's own files there"
+                f"model folder {self.root} cannot be loaded ({first_line(error)}): put the model's own files there"
             ) from error
         finally:
             transformers_logging.set_verbosity(level)

@@ -25,7 +25,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from msmrec.artifacts import InputError, write_json
+from msmrec.artifacts import InputError, first_line, write_json
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
 from msmrec.data.prepare import FileColumns
@@ -71,8 +71,7 @@ def of_export(folder: Path) -> Recommender:
         zipfile.ZipFile(folder / "model.pt2").close()  # torch says a page about what is none
         program = torch.export.load(folder / "model.pt2").module()
     except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{folder}: not a whole export ({reason}); export the run again") from None
+        raise InputError(f"{folder}: not a whole export ({first_line(error)[:160]}); export the run again") from None
     if about.get("format") != FORMAT:
         raise InputError(f"{folder}/serving.json: format {about.get('format')}, not {FORMAT}; export the run again")
     return Recommender(
@@ -162,10 +161,9 @@ def _traced(ranking: Ranking, max_seq_len: int) -> torch.export.ExportedProgram:
         try:
             return torch.export.export(ranking, example, dynamic_shapes=({0: batch, 1: positions}, {0: batch}))
         except RuntimeError as error:  # of a user's own class
-            said = str(error).strip().splitlines()[0]
             raise InputError(
                 f"{type(ranking.model).__name__}.scores cannot be exported for any number of users and any length"
-                f" ({said}); take sizes from tensor.shape, not from len() or as numbers"
+                f" ({first_line(error)}); take sizes from tensor.shape, not from len() or as numbers"
             ) from None
 
 

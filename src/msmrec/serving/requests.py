@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, first_line
 from msmrec.columns import ITEM_ID, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, USER_ID
 from msmrec.data.interactions import as_text
 from msmrec.data.prepare import Dataset, FileColumns
@@ -188,7 +188,7 @@ def read_table(path: Path, columns: FileColumns) -> pl.DataFrame:
     except pl.exceptions.NoDataError:
         raise InputError(f"{path}: the file is empty") from None
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as {ending[1:]} ({str(error).splitlines()[0][:160]})") from None
+        raise InputError(f"{path}: cannot be read as {ending[1:]} ({first_line(error)[:160]})") from None
     raise InputError(f"{path}: give a .csv, .tsv, .parquet or .jsonl file")
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import polars as pl
 from tqdm import tqdm
 
-from msmrec.artifacts import InputError, atomic_file, build_once, file_digest, fingerprint
+from msmrec.artifacts import InputError, atomic_file, build_once, file_digest, fingerprint, one_line
 from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TAGS, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import FileColumns, Source
@@ -185,7 +185,7 @@ def _read_tags(path: Path) -> pl.DataFrame:
         rows = pl.read_csv(path, schema_overrides={"userId": pl.Int64, "movieId": pl.Int64, "tag": pl.String})
         given = rows.select(pl.col("movieId").alias(RAW_ITEM_ID), pl.col("tag").str.to_lowercase().str.strip_chars())
     except (pl.exceptions.ComputeError, pl.exceptions.ColumnNotFoundError) as error:
-        raise InputError(f"{path}: not userId,movieId,tag,timestamp ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(f"{path}: not userId,movieId,tag,timestamp ({one_line(error)[:120]})") from None
     counted = given.drop_nulls().group_by(RAW_ITEM_ID, "tag").len().sort("len", "tag", descending=[True, False])
     return counted.group_by(RAW_ITEM_ID, maintain_order=True).agg(pl.col("tag").head(10).alias(TAGS))
 
