@@ -221,6 +221,9 @@ def has_fast_bf16(accelerator: str) -> bool:
 def build(args: Sequence[str], save: bool) -> RunCLI:
     """Parses `args` and builds model, data and trainer; nothing runs yet.
 
+    Args:
+        save: for a run that leaves its config and logs; without, no logger is made.
+
     Raises:
         InputError: the command line or a config does not fit the constructors.
     """
@@ -248,7 +251,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
             subclass_mode_model=True,
             auto_configure_optimizers=False,
             run=False,
-            args=arguments(args),
+            args=arguments(args if save else [*args, "--trainer.logger", "false"]),
             save_config_callback=RunFolder if save else None,
             parser_kwargs={
                 "default_config_files": [str(CONFIGS / "base.yaml")],

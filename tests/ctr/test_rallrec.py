@@ -74,7 +74,7 @@ def test_evaluation_repeats_the_numbers(trained: Path) -> None:
 
 
 def fitted(trained: Path) -> LlamaCTR:
-    cli = build(["--config", str(trained / "config.yaml"), "--trainer.logger", "false"], save=False)
+    cli = build(["--config", str(trained / "config.yaml")], save=False)
     ckpt = str(trained / "checkpoints" / "best.ckpt")
     cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
     assert isinstance(cli.model, LlamaCTR)
