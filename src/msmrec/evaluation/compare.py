@@ -183,7 +183,8 @@ def _infer(table: Comparison, groups: Sequence[Group], resamples: int, seed: int
     for (k, column), values in draws.items():
         cell = table.rows[k].cells[column]
         assert cell
-        cell.interval = interval(values)
+        low, high = interval(values).tolist()
+        cell.interval = low, high
     tests = _test_against_baseline(table, draws)
     best = _mark_best(table, draws)
     table.notes += _notes(table, len(everyone[0].users) if draws else 0, resamples, tests, best)
@@ -198,7 +199,7 @@ def _test_against_baseline(table: Comparison, draws: dict[tuple[int, int], Array
     base = next((k for k, row in enumerate(table.rows) if row.name == table.baseline), None)
     keys = [(k, column) for k, column in draws if base is not None and k != base and (base, column) in draws]
     raw = [paired_p(draws[k, column] - draws[base, column]) for k, column in keys if base is not None]
-    for (k, column), p in zip(keys, holm(raw), strict=True):
+    for (k, column), p in zip(keys, holm(raw).tolist(), strict=True):
         cell = table.rows[k].cells[column]
         assert cell
         cell.p = p
@@ -219,7 +220,7 @@ def _mark_best(table: Comparison, draws: dict[tuple[int, int], Array]) -> int:
             cell.best = worth[k] == worth[best]
         others = [k for k, cell in cells.items() if not cell.best]
         keys += [(k, best, column) for k in others if (k, column) in draws and (best, column) in draws]
-    p = holm([paired_p(draws[k, column] - draws[best, column]) for k, best, column in keys])
+    p = holm([paired_p(draws[k, column] - draws[best, column]) for k, best, column in keys]).tolist()
     for (k, _, column), value in zip(keys, p, strict=True):
         cell = table.rows[k].cells[column]
         assert cell
