@@ -74,7 +74,6 @@ def compare(
     x: str | None = None,
     resamples: int = 10_000,
     seed: int = 0,
-    configs: Path | None = None,
     names: Literal["config", "folder"] = "config",
 ) -> Comparison:
     """Compares the runs in and below `paths`.
@@ -85,7 +84,6 @@ def compare(
         baseline: name of the row that the others are tested against.
         x: a key of config.yaml; runs that differ in its number are rows of their own, in its order.
         resamples: of the users. seed: of the resampling.
-        configs: see `doubts`.
         names: whether a row is called by its config, or by the folder above seed=N.
 
     Raises:
@@ -107,7 +105,7 @@ def compare(
             f"--baseline {baseline} is no row of the table; rows: {', '.join(shown) or 'none is finished'}"
         )
     rows = [Row(g.name, len(g.runs), [_cell(g, m) for m in metrics], "", g.x, g.line) for g in groups]
-    table = Comparison(metrics, rows, baseline, [], [*warnings, *doubts(groups, configs, x)])
+    table = Comparison(metrics, rows, baseline, [], [*warnings, *doubts(groups, x)])
     if groups:
         _infer(table, groups, resamples, seed)
         table.notes.insert(0, _protocol(groups[0].runs[0]))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import polars as pl
 import yaml
 
-from msmrec.arguments import layers
+from msmrec.arguments import CONFIGS, layers
 from msmrec.artifacts import InputError, first_line
 from msmrec.data.prepare import SplitProtocol
 
@@ -229,11 +229,11 @@ def _name_apart(groups: list[Group], x: str | None) -> None:
         group.name = f"{group.name} ({', '.join(values)})" if values else group.name
 
 
-def doubts(groups: Sequence[Group], configs: Path | None = None, x: str | None = None) -> list[str]:
+def doubts(groups: Sequence[Group], x: str | None = None) -> list[str]:
     """Warnings about what makes rows less comparable: commits, numbers of seeds, trainings that were cut short.
 
     Args:
-        groups: rows. configs: folder whose NAME.yaml says for how many epochs a config trains. x: differs on purpose.
+        groups: rows. x: differs on purpose.
     """
     runs = [run for group in groups for run in group.runs]
     found = []
@@ -246,13 +246,13 @@ def doubts(groups: Sequence[Group], configs: Path | None = None, x: str | None =
     if len(set(seeds.values())) > 1:
         found.append(f"different numbers of seeds: {', '.join(f'{name} {n}' for name, n in seeds.items())}")
     for group in groups:
-        found += _cut(group, configs) if x != "trainer.max_epochs" else []
+        found += _cut(group) if x != "trainer.max_epochs" else []
     return found
 
 
-def _cut(group: Group, configs: Path | None) -> list[str]:
+def _cut(group: Group) -> list[str]:
     epochs = [run.config.get("trainer.max_epochs") for run in group.runs]
-    known = [e for e in (*epochs, _declared_epochs(group.runs[0].record["config"], configs)) if e is not None]
+    known = [e for e in (*epochs, _declared_epochs(group.runs[0].record["config"])) if e is not None]
     reasons = []
     for run, own in zip(group.runs, epochs, strict=True):
         limits = [f"{key} {run.config[key]}" for key in LIMITS if run.config.get(key) is not None]
@@ -262,9 +262,9 @@ def _cut(group: Group, configs: Path | None) -> list[str]:
     return [f"cut short: {', '.join(reasons)}"] if reasons else []
 
 
-def _declared_epochs(config: str, configs: Path | None) -> int | None:
+def _declared_epochs(config: str) -> int | None:
     """trainer.max_epochs as the config's own files say, which later ones override; "a+b" is b laid over a."""
-    files = [sorted(configs.rglob(part)) for part in layers(f"base+{config}")] if configs else []
+    files = [sorted(CONFIGS.rglob(part)) for part in layers(f"base+{config}")]
     if not all(files):
         return None  # a config from elsewhere
     declared = None
