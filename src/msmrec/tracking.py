@@ -21,7 +21,7 @@ from msmrec.artifacts import first_line
 from msmrec.columns import ITEM_ID, MODALITY, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
-from msmrec.evaluation.run_folders import PLACES, folder_name
+from msmrec.evaluation.run_folders import PLACES, folder_name, without_seed
 from msmrec.models.base import Module
 from msmrec.models.click import ClickModule
 from msmrec.models.msmrec import MSMRec
@@ -155,5 +155,5 @@ def place_in_wandb(config: Any, given: Sequence[str]) -> dict[str, Any]:
     ]
     parts = [Path(str(path)).stem for path in config.get("config") or []]
     tags = [*parts, config.model.class_path.rpartition(".")[2], source, *changed]
-    group = folder.parent.name if folder.name.startswith("seed=") else folder.name
-    return {"group": group[:128], "name": folder_name(folder), "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag]}
+    tags = [tag[:64] for tag in dict.fromkeys(tags) if tag]
+    return {"group": without_seed(folder)[:128], "name": folder_name(folder), "tags": tags}

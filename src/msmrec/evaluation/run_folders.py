@@ -66,6 +66,11 @@ def folder_name(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed=") else folder.name
 
 
+def without_seed(folder: Path) -> str:
+    """sasrec_ml1m of sasrec_ml1m/seed=0, or the folder's own name."""
+    return folder_name(folder).partition("/")[0]
+
+
 @dataclass
 class Group:
     """Seeds of one config: a row of the table."""
@@ -189,7 +194,7 @@ def group_runs(
         value = run.config.get(x) if x else None
         if x and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise InputError(f"{run.folder}/config.yaml: {x} is {value!r}, no number; name another --x")
-        name = str(run.record["config"]) if names == "config" else run.name.partition("/")[0]
+        name = str(run.record["config"]) if names == "config" else without_seed(run.folder)
         groups = by_name[name := f"{name}: {run.variant}" if run.variant else name]
         same = (g for g in groups if g.x == value and not _differences(g.runs[0], run))
         if (group := next(same, None)) is None:
@@ -221,8 +226,7 @@ def _name_apart(groups: list[Group], x: str | None) -> None:
         config = group.runs[0].config
         values = [f"{key.rpartition('.')[2]}={config[key]}" for key in keys if key in config]
         if len(keys) > 3 or any(isinstance(config.get(key), list) for key in keys):
-            folder = group.runs[0].folder
-            values = [folder.parent.name if folder.name.startswith("seed=") else folder.name]
+            values = [without_seed(group.runs[0].folder)]
         group.line = f"{group.name} ({', '.join(values)})" if values else group.name
         if x is not None:
             values.append(f"{x.rpartition('.')[2]}={group.x:g}")
