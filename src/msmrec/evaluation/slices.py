@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from msmrec.artifacts import InputError
-from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TRAIN, USER_ID
+from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.evaluation.run_folders import find_runs, group_runs, refuse_different_tests
 from msmrec.markdown import markdown
@@ -36,9 +36,9 @@ def users_of_slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
     target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
-    activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).agg(pl.len().alias("activity"))
-    users = users.join(target, on=USER_ID).join(activity, on=USER_ID, how="left", maintain_order="left")
-    users = users.with_columns(pl.col("activity").fill_null(0))  # all of the history may be in the validation part
+    users = users.join(target, on=USER_ID)
+    # 0 where all of the history is in the validation part
+    users = users.with_columns(pl.Series("activity", dataset.train_lengths[users[USER_ID].to_numpy()]))
     if not len(users):
         raise InputError("none of the run's users has a test item to slice by")
     fewest, low, high = (users["activity"].quantile(share) for share in (0.1, 1 / 3, 2 / 3))

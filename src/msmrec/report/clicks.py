@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from msmrec.columns import ITEM_ID, SPLIT, TIER, TRAIN, USER_ID
+from msmrec.columns import ITEM_ID, TIER, USER_ID
 from msmrec.metrics.beyond_accuracy import TIERS
 from msmrec.report.figures import axis, intervals, line, number, span
 from msmrec.report.page import Block, Figure, Prose, Row, Table
@@ -121,11 +121,7 @@ def calibration(run: RunFiles) -> list[Block]:
 def click_slices(run: RunFiles) -> list[Block]:
     """AUC, log loss and calibration by tier of the item and activity of the user."""
     table = run.table("predictions.parquet", "it was not made by a click model")
-    rows = pl.read_parquet(run.dataset.folder / "interactions.parquet", columns=[USER_ID, SPLIT])
-    activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).len("activity")
-    table = table.join(activity, on=USER_ID, how="left", maintain_order="left").with_columns(
-        pl.col("activity").fill_null(0)
-    )
+    table = table.with_columns(pl.Series("activity", run.dataset.train_lengths[table[USER_ID].to_numpy()]))
     table = table.join(run.dataset.items.select(ITEM_ID, TIER), on=ITEM_ID, how="left", maintain_order="left")
     known = table.filter(pl.col("activity") > 0).unique(USER_ID)["activity"]
     low, high = (int(known.quantile(share) or 0) for share in (1 / 3, 2 / 3))

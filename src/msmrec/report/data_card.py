@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from msmrec.columns import COUNT, GENRES, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN, USER_ID
+from msmrec.columns import COUNT, GENRES, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN
 from msmrec.metrics.beyond_accuracy import TIERS
 from msmrec.report.figures import axis, bars, histogram, line, number, table_of
 from msmrec.report.page import Block, Figure, Missing, Prose, Row, Table
@@ -38,7 +38,7 @@ def data_card(run: RunFiles) -> list[Block]:
 def _from_interactions(run: RunFiles) -> list[Block]:
     dataset = run.dataset
     rows = pl.read_parquet(dataset.folder / "interactions.parquet")
-    length = np.sort(rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).len()["len"].to_numpy())
+    length = dataset.train_lengths[dataset.train_lengths > 0]
     count = np.sort(dataset.items[COUNT].to_numpy())[::-1]
     return [
         _tiers(dataset.items, rows),
