@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, USER_ID
 from msmrec.data.prepare import Dataset
-from msmrec.evaluation.run_folders import find_runs, group_runs, refuse_different_tests
+from msmrec.evaluation.run_folders import Group, find_runs, group_runs, refuse_different_tests
 from msmrec.markdown import markdown
 from msmrec.run_folder import dataset_of
 
@@ -72,6 +73,17 @@ def slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     )
 
 
+def mean_slices(groups: Sequence[Group], dataset: Dataset) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+    """`slices` of each row of a comparison, averaged over its seeds.
+
+    Returns:
+        slice, users; for each row, by its name, (S, 2) means of METRICS.
+    """
+    tables = {group.name: [slices(run.per_user(), dataset) for run in group.runs] for group in groups}
+    means = {name: np.mean([table.select(METRICS).to_numpy() for table in made], 0) for name, made in tables.items()}
+    return next(iter(tables.values()))[0].select("slice", "users"), means
+
+
 def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
     """A Markdown table of `slices`, with a column for each row of `compare`: seeds are averaged, variants apart.
 
@@ -92,14 +104,9 @@ def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
             raise InputError(f"{run.folder}: not a ranking run, so it has no {METRICS[0]} to slice")
     refuse_different_tests(runs)
     groups, warnings = group_runs(runs)
-    dataset = dataset_of(runs[0].folder)
-    tables = {group.name: [slices(run.per_user(), dataset) for run in group.runs] for group in groups}
-    first = next(iter(tables.values()))[0]
-    lines = []
-    for row, (name, users) in enumerate(first.select("slice", "users").iter_rows()):
-        cells = []
-        for seeds in tables.values():
-            means = [sum(table[m][row] for table in seeds) / len(seeds) for m in METRICS]
-            cells.append(" / ".join(f"{value:.4f}" for value in means))
-        lines.append([name, f"{users:,}", *cells])
-    return markdown(["slice", "users", *(f"{name} HR@10 / NDCG@10" for name in tables)], lines), warnings
+    sliced, means = mean_slices(groups, dataset_of(runs[0].folder))
+    lines = [
+        [name, f"{users:,}", *(" / ".join(f"{value:.4f}" for value in mean[row]) for mean in means.values())]
+        for row, (name, users) in enumerate(sliced.iter_rows())
+    ]
+    return markdown(["slice", "users", *(f"{name} HR@10 / NDCG@10" for name in means)], lines), warnings
