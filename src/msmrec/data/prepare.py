@@ -149,7 +149,8 @@ class Dataset:
     @property
     def train_lengths(self) -> np.ndarray:
         """(U + 1,) int64 training rows of each user."""
-        return self.ends[TRAIN] - self.offsets[:-1]
+        lengths: np.ndarray = self.ends[TRAIN] - self.offsets[:-1]
+        return lengths
 
     @cached_property
     def items(self) -> pl.DataFrame:
