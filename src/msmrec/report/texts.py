@@ -15,7 +15,7 @@ EXAMPLES = 2  # items whose texts are shown
 
 def texts(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list[Block]:
     """Coverage, support of claims and contradictions by modality, and some items' texts."""
-    if "text" not in ((run.config.get("model") or {}).get("init_args") or {}):
+    if not run.reads_texts:
         raise Missing("The run's model reads no modality texts.")
     if opened is None:
         raise Missing(why_closed)
