@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TRAIN, VAL
+from msmrec.columns import COUNT, TRAIN, VAL
 from msmrec.data.batches import EpochLoader, share_of
 from msmrec.data.datamodule import RecDataModule
 from msmrec.item_vectors import run_vectors
@@ -164,7 +164,7 @@ class Alignment(nn.Module):
         text = self.text.title_and_description(data.dataset, data.root, data.cache)
         self.register_buffer("text_vectors", torch.from_numpy(text))
         self.register_buffer("collaborative_vectors", torch.from_numpy(wanted))
-        warm = np.append(False, data.dataset.items["count"].to_numpy() > 0)
+        warm = np.append(False, data.dataset.items[COUNT].to_numpy() > 0)
         both = torch.from_numpy(np.flatnonzero(warm & wanted.any(1) & text.any((1, 2))))
         if len(both) < 2:
             raise InputError("fewer than two items have both a text and a collaborative vector; nothing to align")
