@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
 from msmrec.columns import COUNT, TRAIN, VAL
-from msmrec.data.batches import EpochLoader, share_of
+from msmrec.data.batches import EpochLoader, share_of, shuffled
 from msmrec.data.datamodule import RecDataModule
 from msmrec.item_vectors import run_vectors
 from msmrec.models.base import Module, exact_products
@@ -51,8 +51,7 @@ class ItemLoader(EpochLoader):
         return -(-self.share // self.batch_size)
 
     def __iter__(self) -> Iterator[ItemBatch]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.item_id), generator=generator).to(self.item_id.device)
+        order = shuffled(len(self.item_id), self.seed, self.epoch, self.item_id.device)
         for rows in torch.split(order[self.rank :: self.world_size][: self.share], self.batch_size):
             yield ItemBatch(self.item_id[rows])
 
