@@ -34,6 +34,7 @@ from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers
 from msmrec.artifacts import InputError, atomic_file, one_line
 from msmrec.data.datamodule import RecDataModule
 from msmrec.evaluation.run import Clock, export_vectors, write_results
+from msmrec.hardware import has_fast_bf16
 from msmrec.models.base import Module
 from msmrec.parser_errors import explain
 from msmrec.report.run_page import NAME as REPORT
@@ -159,7 +160,8 @@ class RunCLI(LightningCLI):
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
         if config.trainer.precision is None:
-            config.trainer.precision = "bf16-mixed" if has_fast_bf16(config.trainer.accelerator) else "32-true"
+            cuda = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+            config.trainer.precision = "bf16-mixed" if has_fast_bf16(cuda) else "32-true"
         monitor = pkgutil.resolve_name(config.model.class_path).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
@@ -209,13 +211,6 @@ class RunCLI(LightningCLI):
             if part := run_folder.differs(run, plain_config(self, now)):
                 raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
         return run
-
-
-def has_fast_bf16(accelerator: str) -> bool:
-    """Whether bf16 matrix products have hardware here; without it they are several times slower than float32."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported()) or bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def build(args: Sequence[str], save: bool) -> RunCLI:

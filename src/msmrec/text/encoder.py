@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msmrec.artifacts import InputError
+from msmrec.hardware import has_fast_bf16
 from msmrec.llm.model_files import files_sha256, model_folder
 
 log = logging.getLogger(__name__)
@@ -62,14 +63,9 @@ def device_and_precision(device: str, precision: Precision) -> tuple[str, str]:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if precision != "auto":
-        return device, precision
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot say
-        fast = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-    return device, "bfloat16" if fast else "float32"
+    if precision == "auto":
+        precision = "bfloat16" if has_fast_bf16(device.startswith("cuda")) else "float32"
+    return device, precision
 
 
 class TransformersEncoder(TextEncoder):
