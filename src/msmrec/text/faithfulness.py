@@ -13,8 +13,9 @@ import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import DOC_ID, ITEM_ID, MODALITY, TEXT, TITLE
-from msmrec.text.claims import KINDS, YEAR, claims, name_words, pair, stated_people, stated_years, terms
+from msmrec.text.claims import KINDS, claims, name_words, pair, stated_people, stated_years, terms
 from msmrec.text.describe import item_document
+from msmrec.text.titles import YEAR
 
 ALL = "all"
 """What a summary calls the row of all modalities together."""
