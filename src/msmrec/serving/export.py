@@ -11,12 +11,9 @@ whoever serves it keeps the whole history, of which the model reads only the lat
 """
 
 import json
-import os
-import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from msmrec.artifacts import InputError, first_line, write_json
+from msmrec.artifacts import InputError, first_line, whole_folder, write_json
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
 from msmrec.data.prepare import FileColumns
@@ -106,6 +103,7 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
         )
     assert isinstance(run.model, RecModule)
     model = run.model.to("cpu")
+    refuse_existing(out)
     with whole_folder(out) as folder:
         recommender.items.select(ITEM_ID, RAW_ITEM_ID, TITLE, YEAR, GENRES, COUNT).write_parquet(
             folder / "items.parquet"
@@ -133,23 +131,14 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
     return about
 
 
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `path` when the block ends well.
+def refuse_existing(out: Path) -> None:
+    """Refuses to export over what is there.
 
     Raises:
-        InputError: `path` is there already.
+        InputError: `out` is there already.
     """
-    if path.exists():
-        raise InputError(f"{path}: already there; remove it, or give another --out")
-    temporary = path.with_name(f".tmp-{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if out.exists():
+        raise InputError(f"{out}: already there; remove it, or give another --out")
 
 
 def _traced(ranking: Ranking, max_seq_len: int) -> torch.export.ExportedProgram:
