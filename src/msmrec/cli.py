@@ -43,6 +43,19 @@ from msmrec.tracking import place_in_wandb, start_wandb, track
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help explains the fields of dataclasses too
 
+# What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
+QUIET = (
+    "does not have many workers",
+    "exists and is not empty",
+    "callbacks used to create the checkpoint",
+    "`srun` command is available",  # slurm/ uses it where it is wanted
+    "nn.functional.all_gather is deprecated",
+    "smaller than the logging interval",
+    "LightningCLI's args parameter is intended",
+    "dirpath has changed",  # another run's checkpoint, which is meant
+    "isinstance\\(treespec, LeafSpec\\)",
+)
+
 
 class RunFolder(SaveConfigCallback):
     """Writes the run's config.yaml, and hands the same to the logger as nested, filterable keys."""
@@ -226,16 +239,8 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="msmrec-home-")
     if "WANDB_API_KEY" not in os.environ and not Path("~/.netrc").expanduser().exists():
         os.environ.setdefault("WANDB_MODE", "offline")
-    # What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
-    warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # slurm/ uses it where it is wanted
-    warnings.filterwarnings("ignore", ".*nn.functional.all_gather is deprecated.*")
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
-    warnings.filterwarnings("ignore", ".*dirpath has changed.*")  # another run's checkpoint, which is meant
-    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+    for message in QUIET:
+        warnings.filterwarnings("ignore", f".*{message}.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)  # the same filter is added once
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:
