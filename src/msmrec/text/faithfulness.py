@@ -205,10 +205,7 @@ def summarise(texts: pl.DataFrame, evidence: Evidence) -> pl.DataFrame:
             the texts that make such claims;
         contradictions: per 100 texts.
     """
-    return _summary(faithfulness(texts, evidence), texts)
-
-
-def _summary(scores: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+    scores = faithfulness(texts, evidence)
     told = scores.with_columns(text=texts[TEXT].fill_null("")).with_columns(told=pl.col("length") > 0)
     names = told[MODALITY].unique(maintain_order=True).to_list()
     of_modality = {name: told.filter(pl.col("told") & (pl.col(MODALITY) == name))[TEXT].to_list() for name in names}
