@@ -36,7 +36,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from msmrec.columns import RATING, TEST, TRAIN
 from msmrec.ctr.batches import PromptLoader
-from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens
+from msmrec.ctr.language_model import LanguageModel, Lora, load, prompt_tokens
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.samples import sample_rows
 from msmrec.data.sources.movielens import MovieLens
@@ -57,7 +57,7 @@ TEMPLATE = PromptTemplate(  # as in configs/tiny_llama_ml1m.yaml
     system="Will the user like the movie? Yes or No.", profile="{gender}, {age}, {occupation}.", history="Rated:",
     entry="{rating} {title}", question="Next {title} {genres}",
 )  # fmt: skip
-LORA = {"lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "lora_targets": ["q_proj", "v_proj"]}
+LORA = Lora(8, 16, 0.0, ["q_proj", "v_proj"])
 WAYS = {"trainer": "transformers Trainer", "ours": "ours", "window": "ours, windows"}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -198,7 +198,7 @@ def measure(way: str, args: argparse.Namespace, quantisation: str, base: str, da
             scoring = seconds(lambda: peer.score(to_score), args.repetitions, clock)
         else:
             window = args.window if way == "window" else 1
-            made = load(base, TEMPLATE, quantisation, gradient_checkpointing=False, **LORA)  # type: ignore[arg-type]
+            made = load(base, TEMPLATE, quantisation, LORA, gradient_checkpointing=False)
             if quantisation == "none":
                 made.decoder.to(DEVICE)
             ours = Ours(made, prompts, args.k, window, args.batch)

@@ -150,7 +150,7 @@ def main() -> None:
 
     def ours(window: int, recompute: bool) -> tuple[nn.Module, list[Any], Callable[[Any], Tensor]]:
         with patch.object(language_model, "load_causal_lm", lambda *_: (tokenizer, random_llama("8b", META))):
-            made = language_model.load("", MOVIE_TEMPLATE, "none", gradient_checkpointing=recompute, **LORA)  # type: ignore[arg-type]
+            made = language_model.load("", MOVIE_TEMPLATE, "none", LORA, recompute)
         made.decoder.config._attn_implementation = "sdpa"  # as on a GPU
         made = made._replace(answers=torch.zeros(made.answers.shape))
         head = Ours(made, prompts, args.k, window, args.batch)

@@ -20,7 +20,7 @@ from pathlib import Path
 from msmrec.llm.answers import Answers
 from msmrec.llm.client import Request
 from msmrec.llm.server import OpenAIServer
-from msmrec.text.modalities import MOVIE_MODALITIES
+from msmrec.text.schemas import MOVIE_MODALITIES
 from msmrec.text.writer import LLMWriter
 
 SAID = json.dumps({modality.name: f"What the {modality.name} is like. " * 8 for modality in MOVIE_MODALITIES})

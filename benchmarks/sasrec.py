@@ -42,7 +42,7 @@ def main() -> None:
         if given.quick:
             args += ["--data.source", TINY, "--data.root", folder, "--data.cache", folder]
         args += ["--data.all_windows", "false"]  # as the peers train: on each user's latest 200
-        args += ["--run_dir", folder, "--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
+        args += ["--run_dir", folder, "--trainer.enable_progress_bar", "false"]
         args += ["--trainer.max_epochs", str(given.epochs), "--trainer.limit_val_batches", "0"]
         args += ["--trainer.accelerator", given.accelerator]
         args += [] if given.precision == "auto" else ["--trainer.precision", given.precision]

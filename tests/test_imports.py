@@ -14,6 +14,7 @@ ORDER = [
     "columns",
     "artifacts",
     "markdown",
+    "hardware",
     "command",
     "arguments",
     "cluster",

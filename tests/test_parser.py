@@ -61,7 +61,7 @@ SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
 )
 def test_mistakes_on_the_command_line(config: str, words: list[str], sentence: str) -> None:
     with pytest.raises(InputError) as caught:
-        build(["--config", config, *words], save=False)
+        build(["--config", config, *words], save=True)
     assert str(caught.value).startswith(sentence)
 
 

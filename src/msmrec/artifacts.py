@@ -40,6 +40,16 @@ def disk_error(error: Exception) -> str | None:
     return f"{path}: {os.strerror(number)}".removeprefix(": ")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException) -> str:
+    """All that an error says, in one line."""
+    return " ".join(str(error).split())
+
+
 def fingerprint(*parts: Any) -> str:
     """16 hex digits that change when any of `parts` (whatever `json` and `repr` can write) changes."""
     text = json.dumps(parts, sort_keys=True, default=repr, ensure_ascii=True)
@@ -76,6 +86,22 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `folder`, which becomes it when the block ends well."""
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, folder)
+    except Exception as error:
+        error.add_note(str(folder))
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """Returns `folder`, made by `build(temporary folder)` first if it does not exist yet.
 
@@ -87,13 +113,6 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".lock-{folder.name}"):
         if not folder.is_dir():
-            temporary = folder.parent / f".tmp-{folder.name}"
-            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed build: nobody else holds the lock
-            temporary.mkdir()
-            try:
+            with whole_folder(folder) as temporary:  # nobody else holds the lock, so nobody else writes there
                 build(temporary)
-            except Exception as error:
-                error.add_note(str(folder))
-                raise
-            os.replace(temporary, folder)
     return folder

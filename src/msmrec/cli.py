@@ -31,9 +31,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from msmrec import classes, cluster, run_folder  # noqa: F401 (classes: short names in configs)
 from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers
-from msmrec.artifacts import InputError, atomic_file
+from msmrec.artifacts import InputError, atomic_file, one_line
 from msmrec.data.datamodule import RecDataModule
 from msmrec.evaluation.run import Clock, export_vectors, write_results
+from msmrec.hardware import has_fast_bf16
 from msmrec.models.base import Module
 from msmrec.parser_errors import explain
 from msmrec.report.run_page import NAME as REPORT
@@ -41,6 +42,19 @@ from msmrec.report.run_page import report_of_training
 from msmrec.tracking import place_in_wandb, start_wandb, track
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help explains the fields of dataclasses too
+
+# What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
+QUIET = (
+    "does not have many workers",
+    "exists and is not empty",
+    "callbacks used to create the checkpoint",
+    "`srun` command is available",  # slurm/ uses it where it is wanted
+    "nn.functional.all_gather is deprecated",
+    "smaller than the logging interval",
+    "LightningCLI's args parameter is intended",
+    "dirpath has changed",  # another run's checkpoint, which is meant
+    "isinstance\\(treespec, LeafSpec\\)",
+)
 
 
 class RunFolder(SaveConfigCallback):
@@ -159,7 +173,8 @@ class RunCLI(LightningCLI):
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
         if config.trainer.precision is None:
-            config.trainer.precision = "bf16-mixed" if has_fast_bf16(config.trainer.accelerator) else "32-true"
+            cuda = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+            config.trainer.precision = "bf16-mixed" if has_fast_bf16(cuda) else "32-true"
         monitor = pkgutil.resolve_name(config.model.class_path).monitor
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
@@ -211,15 +226,11 @@ class RunCLI(LightningCLI):
         return run
 
 
-def has_fast_bf16(accelerator: str) -> bool:
-    """Whether bf16 matrix products have hardware here; without it they are several times slower than float32."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported()) or bool(torch.cpu._is_avx512_bf16_supported())
-
-
 def build(args: Sequence[str], save: bool) -> RunCLI:
     """Parses `args` and builds model, data and trainer; nothing runs yet.
+
+    Args:
+        save: for a run that leaves its config and logs; without, no logger is made.
 
     Raises:
         InputError: the command line or a config does not fit the constructors.
@@ -228,16 +239,8 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="msmrec-home-")
     if "WANDB_API_KEY" not in os.environ and not Path("~/.netrc").expanduser().exists():
         os.environ.setdefault("WANDB_MODE", "offline")
-    # What Lightning says about our loaders is not the user's business: they are indexed arrays, not worker processes.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
-    warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # slurm/ uses it where it is wanted
-    warnings.filterwarnings("ignore", ".*nn.functional.all_gather is deprecated.*")
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
-    warnings.filterwarnings("ignore", ".*dirpath has changed.*")  # another run's checkpoint, which is meant
-    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+    for message in QUIET:
+        warnings.filterwarnings("ignore", f".*{message}.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)  # the same filter is added once
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:
@@ -248,7 +251,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
             subclass_mode_model=True,
             auto_configure_optimizers=False,
             run=False,
-            args=arguments(args),
+            args=arguments(args if save else [*args, "--trainer.logger", "false"]),
             save_config_callback=RunFolder if save else None,
             parser_kwargs={
                 "default_config_files": [str(CONFIGS / "base.yaml")],
@@ -259,7 +262,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
     except (ArgumentError, ParserError) as error:
         raise InputError(explain(error)) from None
     except MisconfigurationException as error:  # a device that is not there, and the like
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(one_line(error)) from None
     except ValueError as error:  # the parser wraps what a constructor raised in a report of its own
         cause: BaseException | None = error
         while cause and not isinstance(cause, InputError):
@@ -332,7 +335,7 @@ def _train_and_say(cli: RunCLI) -> Path:
     try:
         return _train(cli)
     except MisconfigurationException as error:  # a metric to monitor that nobody logs, and the like
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(one_line(error)) from None
     except SIGTERMException:  # a SystemExit with status 0, which would say that all is done
         print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
         sys.exit(143)

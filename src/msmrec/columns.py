@@ -30,3 +30,4 @@ DOC_IDS = "doc_ids"
 NOTE = "note"  # how a text came about, where that was not as asked
 
 TRAIN, VAL, TEST = 0, 1, 2
+SPLITS = {"val": VAL, "test": TEST}  # as metrics and command lines call them

@@ -45,7 +45,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     if known.run and not (Path(known.run) / "metrics.json").exists():
         print(f"{known.run}: its training did not end; these are the numbers of {ckpt} so far", file=sys.stderr)
     place = [*run_folder.where_upstream_is(Path(known.run)), *ALONE] if known.run else []
-    cli = build([*_named(configs), "--trainer.logger", "false", *place, *overrides], save=False)
+    cli = build([*_named(configs), *place, *overrides], save=False)
     run = cli.trainer.validate if known.split == "val" else cli.trainer.test
     result = load_safely(
         ckpt, lambda: run(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
@@ -79,7 +79,7 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # seed and hardware are a training's news
     place = [*run_folder.where_upstream_is(folder), *ALONE, *overrides]
-    cli = build(["--config", str(folder / "config.yaml"), "--trainer.logger", "false", *place], save=False)
+    cli = build(["--config", str(folder / "config.yaml"), *place], save=False)
     model, data = cli.model, cli.datamodule
     assert isinstance(model, Module) and isinstance(data, RecDataModule)
     data.trainer = model.trainer = cli.trainer

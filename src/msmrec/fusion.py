@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msmrec.artifacts import InputError, atomic_file
+from msmrec.artifacts import InputError, atomic_file, first_line
 from msmrec.learned_fusion import FusionNetwork, train_fusion
 from msmrec.linear_fusion import canonical_blocks, principal_blocks, unit_axes
 from msmrec.media.features import Features
@@ -185,7 +185,7 @@ class Fusion:
                 self = cls(**json.loads(about["fusion"]))
                 self.arrays = {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: no readable fusion ({str(error).splitlines()[0]}); fit it again") from None
+            raise InputError(f"{path}: no readable fusion ({first_line(error)}); fit it again") from None
         return self
 
     def _checked(self, features: Sequence[Features]) -> list[Features]:

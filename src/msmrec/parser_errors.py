@@ -10,6 +10,7 @@ import inspect
 import re
 
 from msmrec import classes
+from msmrec.artifacts import one_line
 
 KEY = re.compile(r'Parser key "([^"]+)"')
 OWNER = re.compile(r"Problem with given class_path '([^']+)'")
@@ -43,7 +44,7 @@ LEAVES = (
 
 def explain(error: Exception) -> str:
     """The key, what is wrong with it and what would be right; the parser's own words where it says something else."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     found = [leaf for pattern in LEAVES if (leaf := pattern.search(text))]
     if not found:
         return text

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from msmrec.arguments import joined, layers
-from msmrec.artifacts import InputError, disk_error
+from msmrec.artifacts import InputError, disk_error, first_line
 from msmrec.data.prepare import Dataset
 
 if TYPE_CHECKING:  # reading a run's record needs neither
@@ -49,7 +49,7 @@ def read_record(run: Path) -> dict[str, Any]:
     try:
         record = json.loads((run / "metrics.json").read_text())
     except ValueError as error:
-        raise InputError(f"{run}/metrics.json is broken ({str(error).splitlines()[0]}); train the run again") from None
+        raise InputError(f"{run}/metrics.json is broken ({first_line(error)}); train the run again") from None
     if missing := {"config", "dataset", "protocol", "test", "train"} - set(record):
         raise InputError(f"{run}/metrics.json: no {', '.join(sorted(missing))}; made by another version: train again")
     return dict(record)
@@ -173,8 +173,8 @@ def differs(run: Path, config: dict[str, Any]) -> str | None:
 
     What is null counts as not there, so that a run made before an option existed is still the same run.
     """
-    before = _without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
-    now = _without_nulls(config)
+    before = without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
+    now = without_nulls(config)
     return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
 
 
@@ -204,7 +204,8 @@ def load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
         raise
 
 
-def _without_nulls(part: Any) -> Any:
+def without_nulls(part: Any) -> Any:
+    """A part of a config without its nulls, and without what they leave empty."""
     if isinstance(part, dict):
-        return {key: _without_nulls(value) for key, value in part.items() if value is not None}
-    return [_without_nulls(value) for value in part] if isinstance(part, list) else part
+        return {key: made for key, value in part.items() if (made := without_nulls(value)) not in (None, {})}
+    return [without_nulls(value) for value in part] if isinstance(part, list) else part

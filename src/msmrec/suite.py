@@ -314,7 +314,7 @@ def table(suite: Suite, tasks: Sequence[Task]) -> str:
         names = {task.line.name for task in done}
         baseline = next((name for name in suite.baseline if name.partition(": ")[0] in names), None)
         try:
-            made = compare([task.folder for task in done], suite.metrics, baseline, names="folder", configs=CONFIGS)
+            made = compare([task.folder for task in done], suite.metrics, baseline, names="folder")
         except InputError as error:
             parts.append(f"no table: {error}")
             continue

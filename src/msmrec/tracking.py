@@ -17,10 +17,11 @@ import torch
 from msmrec.analysis.gate import read_gate
 from msmrec.analysis.people import weight_table
 from msmrec.arguments import joined, overrides
+from msmrec.artifacts import first_line
 from msmrec.columns import ITEM_ID, MODALITY, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
-from msmrec.evaluation.run_folders import PLACES, folder_name
+from msmrec.evaluation.run_folders import PLACES, folder_name, without_seed
 from msmrec.models.base import Module
 from msmrec.models.click import ClickModule
 from msmrec.models.msmrec import MSMRec
@@ -50,8 +51,10 @@ def start_wandb(logger: "WandbLogger") -> None:
     try:
         logger.experiment  # noqa: B018 (made by being asked for, on the first process)
     except CommError as error:
-        why = (str(error).splitlines() or [""])[0][:200]
-        print(f"W&B is out of reach ({why}); this run is logged offline, for wandb sync", file=sys.stderr)
+        print(
+            f"W&B is out of reach ({first_line(error)[:200]}); this run is logged offline, for wandb sync",
+            file=sys.stderr,
+        )
         wandb.teardown()  # it holds on to the id, which the offline run keeps
         logger._wandb_init["mode"] = "offline"
         logger.experiment  # noqa: B018
@@ -152,5 +155,5 @@ def place_in_wandb(config: Any, given: Sequence[str]) -> dict[str, Any]:
     ]
     parts = [joined([path]) for path in config.get("config") or []]
     tags = [*parts, config.model.class_path.rpartition(".")[2], source, *changed]
-    group = folder.parent.name if folder.name.startswith("seed=") else folder.name
-    return {"group": group[:128], "name": folder_name(folder), "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag]}
+    tags = [tag[:64] for tag in dict.fromkeys(tags) if tag]
+    return {"group": without_seed(folder)[:128], "name": folder_name(folder), "tags": tags}

@@ -13,7 +13,6 @@ from tests.tiny_configs import TINY_DATA, tiny_text
 from msmrec.analysis import removal
 from msmrec.analysis.analyse import analyse, read_analysis
 from msmrec.analysis.gate import gated, read_gate
-from msmrec.analysis.people import user_curve
 from msmrec.artifacts import InputError
 from msmrec.cli import train
 from msmrec.columns import TEST
@@ -115,22 +114,6 @@ def test_without_all_texts_the_texts_do_not_matter(run: OpenRun) -> None:
         second = model.scores(batch)
         model.vectors.copy_(before)
     torch.testing.assert_close(first, second)
-
-
-def test_user_curve(run: OpenRun) -> None:
-    dataset = run.data.dataset
-    gate = read_gate(gated(run), dataset)
-    curve = user_curve(run, [17, 3])
-    assert curve["user_id"].unique(maintain_order=True).to_list() == [17, 3]
-    for user in (17, 3):
-        places = slice(gate.offsets[user - 1], gate.offsets[user])
-        of_user = curve.filter(user_id=user)
-        assert of_user["item_id"].to_list() == np.repeat(gate.item_id[places], 3).tolist()
-        np.testing.assert_allclose(of_user["item_weight"], gate.items[places].ravel(), atol=1e-5)
-        np.testing.assert_allclose(of_user["user_weight"], gate.after[places].ravel(), atol=1e-5)
-    for unknown in (0, 121):
-        with pytest.raises(InputError, match=f"user_id {unknown}: not in the dataset"):
-            user_curve(run, [3, unknown])
 
 
 def test_mistakes_are_one_line(runs: Path, run: OpenRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

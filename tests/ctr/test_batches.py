@@ -13,8 +13,8 @@ from msmrec.ctr.batches import PromptBatch, PromptLoader
 from msmrec.ctr.language_model import AnswerStates, cpu_attention
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
-from msmrec.retrieval.history import history_start, recent_history
-from msmrec.retrieval.prompts import Prompts, PromptTemplate, PromptTokens, in_time
+from msmrec.retrieval.history import history_start, in_time, recent_history
+from msmrec.retrieval.prompts import Prompts, PromptTemplate, PromptTokens
 from msmrec.retrieval.retriever import Retriever
 
 TEMPLATE = PromptTemplate(history="Rated:", entry="{rating}{soft}", question="{title}{soft}?", no_history="None.")

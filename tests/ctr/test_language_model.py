@@ -30,7 +30,7 @@ from transformers import (
 )  # fmt: skip
 
 from msmrec.artifacts import InputError
-from msmrec.ctr.language_model import answer_token, load, prompt_tokens, sliding_window
+from msmrec.ctr.language_model import Lora, answer_token, load, prompt_tokens, sliding_window
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -74,7 +74,7 @@ def written(config: Any, tokenizer: Any, folder: Path) -> str:
 
 
 def loaded(base: str, rank: int = 0, targets: tuple[str, ...] = ()) -> Any:
-    made = load(base, MOVIE_TEMPLATE, "none", rank, 8, 0.0, list(targets), False, torch.float32)
+    made = load(base, MOVIE_TEMPLATE, "none", Lora(rank, 8, 0.0, list(targets)), False, torch.float32)
     made.decoder.eval()
     return made
 

@@ -15,7 +15,7 @@ from msmrec.artifacts import InputError
 from msmrec.cli import build, train
 from msmrec.columns import TEST, TRAIN
 from msmrec.ctr.head import LlamaCTR
-from msmrec.ctr.language_model import answer_token, load
+from msmrec.ctr.language_model import Lora, answer_token, load
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
 from msmrec.finished import evaluate, open_run
@@ -74,7 +74,7 @@ def test_evaluation_repeats_the_numbers(trained: Path) -> None:
 
 
 def fitted(trained: Path) -> LlamaCTR:
-    cli = build(["--config", str(trained / "config.yaml"), "--trainer.logger", "false"], save=False)
+    cli = build(["--config", str(trained / "config.yaml")], save=False)
     ckpt = str(trained / "checkpoints" / "best.ckpt")
     cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt, verbose=False, weights_only=False)
     assert isinstance(cli.model, LlamaCTR)
@@ -162,7 +162,7 @@ def test_activations_are_recomputed_where_asked(trained: Path, world: dict[str, 
     for asked in (True, False):
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)
-            made: Any = load(base, MOVIE_TEMPLATE, "none", 0, 16, 0.0, [], gradient_checkpointing=asked)
+            made: Any = load(base, MOVIE_TEMPLATE, "none", Lora(0, 16, 0.0, []), asked)
         assert [layer.gradient_checkpointing for layer in made.decoder.layers] == [asked, asked]
 
 
@@ -175,9 +175,8 @@ def test_recomputed_activations_give_the_same_gradients(quantisation: Any, world
     for asked in (False, True):
         torch.manual_seed(0)
         made = load(
-            base, MOVIE_TEMPLATE, quantisation, 4, 16, 0.0, ["q_proj", "v_proj"], dtype=torch.float32,
-            gradient_checkpointing=asked,
-        )  # fmt: skip
+            base, MOVIE_TEMPLATE, quantisation, Lora(4, 16, 0.0, ["q_proj", "v_proj"]), asked, dtype=torch.float32
+        )
         layers = [layer for layer in made.decoder.modules() if hasattr(layer, "lora_A")]
         for layer in layers:
             torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)  # zero at the start, and A's gradient too

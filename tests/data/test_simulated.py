@@ -12,7 +12,8 @@ from msmrec.data.sources.simulated import Simulated, World
 from msmrec.text.describe import describe
 from msmrec.text.extractive import Extractive
 from msmrec.text.knowledge import KnowledgeBase
-from msmrec.text.modalities import MOVIE_MODALITIES, Modality
+from msmrec.text.modalities import Modality
+from msmrec.text.schemas import MOVIE_MODALITIES
 
 SMALL = {"num_users": 60, "num_items": 80, "mean_interactions": 15.0}
 

@@ -244,7 +244,7 @@ def test_warnings(tmp_path: Path) -> None:
     assert [row.seeds for row in table.rows] == [3, 1]
 
 
-def test_epochs_are_held_against_the_configs_own_file(tmp_path: Path) -> None:
+def test_epochs_are_held_against_the_configs_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = tmp_path / "configs"
     (configs / "text").mkdir(parents=True)
     for name, epochs in (("base", 100), ("a_model", 30), ("text/b", None)):
@@ -252,7 +252,8 @@ def test_epochs_are_held_against_the_configs_own_file(tmp_path: Path) -> None:
         (configs / f"{name}.yaml").write_text(yaml.safe_dump(content))
     write_run(tmp_path / "runs" / "a", [1, 0], "a_model+b")
     write_run(tmp_path / "runs" / "c", [1, 0], "from_elsewhere")
-    (warning,) = small(tmp_path / "runs", configs=configs).warnings
+    monkeypatch.setattr("msmrec.evaluation.run_folders.CONFIGS", configs)
+    (warning,) = small(tmp_path / "runs").warnings
     assert warning == "cut short: a (trainer.max_epochs 20 instead of 30)"
 
 

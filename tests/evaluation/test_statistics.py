@@ -99,4 +99,4 @@ def test_paired_p_by_hand() -> None:
 def test_holm_by_hand() -> None:
     # sorted .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and none below the one before it
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1, 1] and holm([]) == []
+    assert holm([0.6, 0.7]).tolist() == [1, 1] and holm([]).tolist() == []

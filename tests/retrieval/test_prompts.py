@@ -12,8 +12,8 @@ from msmrec.columns import TEST
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import Dataset, Source, SplitProtocol, prepare
 from msmrec.data.samples import sample_rows
-from msmrec.retrieval.history import recent_history
-from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, PromptTokens, in_time
+from msmrec.retrieval.history import in_time, recent_history
+from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, PromptTokens
 
 
 class ThreeFilms(Source):

@@ -12,7 +12,8 @@ from msmrec.artifacts import InputError
 from msmrec.text.describe import Description, Generator, ItemDocuments, describe
 from msmrec.text.extractive import Extractive, split_sentences
 from msmrec.text.knowledge import KnowledgeBase
-from msmrec.text.modalities import MOVIE_MODALITIES, Modality, check_schema
+from msmrec.text.modalities import Modality, check_schema
+from msmrec.text.schemas import MOVIE_MODALITIES
 
 ITEMS = pl.DataFrame(
     {

@@ -14,7 +14,7 @@ from msmrec.data.sources.movielens import MovieLens
 from msmrec.markdown import frame_markdown
 from msmrec.text.faithfulness import Evidence, faithfulness
 from msmrec.text.item_text import ItemText
-from msmrec.text.modalities import MOVIE_MODALITIES
+from msmrec.text.schemas import MOVIE_MODALITIES
 
 KB = ["imdb_movies", "tmdb_movies", "tmdb_overviews", "wikipedia_abstracts"]
 

@@ -13,7 +13,8 @@ from msmrec.llm.client import ChatModel, Price, Reply, Request, known_reply, rea
 from msmrec.llm.server import OpenAIServer
 from msmrec.text.describe import ItemDocuments
 from msmrec.text.item_text import how_described
-from msmrec.text.modalities import MOVIE_MODALITIES, Modality
+from msmrec.text.modalities import Modality
+from msmrec.text.schemas import MOVIE_MODALITIES
 from msmrec.text.writer import Example, LLMWriter, as_data, oddities, read_prompt
 
 SCHEMA = [

@@ -9,10 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from msmrec.analysis.gate import Gate
-from msmrec.analysis.measured import Measured, corrected, means
+from msmrec.analysis.measured import Measured, means
 from msmrec.columns import ITEM_ID, MODALITY, TITLE
 from msmrec.data.prepare import Dataset
-from msmrec.evaluation.statistics import Means
+from msmrec.evaluation.statistics import Means, holm
 
 STEPS = 20
 HALVES = ("first", "second")
@@ -44,7 +44,7 @@ def drift_table(gate: Gate, measured: Measured) -> pl.DataFrame:
     first, second = measured.at(0), measured.at(1)
     change = second.minus(first)
     columns = {MODALITY: gate.names, "first": first.value, "second": second.value, "difference": change.value}
-    return pl.DataFrame(columns | change.interval() | {"p": corrected(change.p())})
+    return pl.DataFrame(columns | change.interval() | {"p": holm(change.p())})
 
 
 def drift_items(gate: Gate, dataset: Dataset, top: int = 10) -> pl.DataFrame:

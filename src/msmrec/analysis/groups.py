@@ -12,11 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from msmrec.analysis.gate import Gate
-from msmrec.analysis.measured import Measured, corrected, means
+from msmrec.analysis.measured import Measured, means
 from msmrec.artifacts import InputError
 from msmrec.columns import COUNT, MODALITY
 from msmrec.data.prepare import Dataset
-from msmrec.evaluation.statistics import Array, Means
+from msmrec.evaluation.statistics import Array, Means, holm
 
 GROUPS = ("Blockbuster", "Diverse", "Niche")
 FEW = 30  # a smaller group has no interval and no test: some resamples of all users would hold nobody of it
@@ -113,7 +113,7 @@ def group_tables(gate: Gate, group: NDArray[np.int64], measured: Measured) -> tu
             )
         )  # fmt: skip
     tested = pl.concat(tests) if tests else pl.DataFrame(schema=TESTS)
-    return pl.concat(parts).fill_nan(None), tested.with_columns(p=corrected(tested["p"].to_list()))
+    return pl.concat(parts).fill_nan(None), tested.with_columns(p=holm(tested["p"]))
 
 
 TESTS = {MODALITY: pl.String, "group_a": pl.String, "group_b": pl.String} | dict.fromkeys(

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from msmrec.evaluation.statistics import Array, Means, bootstrap, holm, paired_p
+from msmrec.evaluation.statistics import Array, Means, bootstrap, interval, paired_p
 
 
 class Measured(NamedTuple):
@@ -27,7 +27,7 @@ class Measured(NamedTuple):
 
     def interval(self) -> dict[str, Array]:
         """low, high: the flat numbers' 95% percentile intervals."""
-        low, high = np.quantile(self.draws.reshape(len(self.draws), -1), [0.025, 0.975], axis=0)
+        low, high = interval(self.draws.reshape(len(self.draws), -1))
         return {"low": low, "high": high}
 
     def p(self) -> list[float]:
@@ -60,8 +60,3 @@ def measure(
         Measured(part.at(everyone)[0].reshape(shape), draws.reshape(-1, *shape))
         for part, draws, shape in zip(statistics, drawn, shapes, strict=True)
     ]
-
-
-def corrected(p: Sequence[float]) -> Array:
-    """Holm's correction over a whole table."""
-    return np.asarray(holm(p))

@@ -1,18 +1,14 @@
 """Tables of single users and items: whom and what the gate weighs how."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from msmrec.analysis.gate import Gate, gated, over_ranges
+from msmrec.analysis.gate import Gate
 from msmrec.analysis.groups import GROUPS, entropy
-from msmrec.artifacts import InputError
-from msmrec.columns import ITEM_ID, MODALITY, RATING, RAW_ITEM_ID, RAW_USER_ID, TITLE, USER_ID, VAL
+from msmrec.columns import ITEM_ID, MODALITY, RATING, RAW_ITEM_ID, RAW_USER_ID, TITLE, USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.evaluation.statistics import Array
-from msmrec.run_folder import OpenRun
 
 DEVOTED, FILMS = 5, 5  # users of each modality, and films of each of them
 
@@ -93,43 +89,3 @@ def devoted(gate: Gate, dataset: Dataset) -> pl.DataFrame:
             rows.append((name, rank + 1, user_id, raw[user_id], weight, titles.gather(best - 1).to_list()))
     schema = [MODALITY, "rank", USER_ID, RAW_USER_ID, "weight", "titles"]
     return pl.DataFrame(rows, schema, orient="row").with_columns(pl.col(USER_ID, "rank").cast(pl.Int32))
-
-
-def user_curve(run: OpenRun, user_ids: Sequence[int]) -> pl.DataFrame:
-    """The gate along some users' histories.
-
-    Args:
-        run: of MSMRec. user_ids: as the dataset encodes them, 1 to num_users.
-
-    Returns:
-        user_id, place (from 1), item_id, title, modality, item_weight (of the item at the place), user_weight (of the
-        user after it).
-
-    Raises:
-        InputError: a model without a gate, or a user that does not exist or has no history.
-    """
-    model, dataset = gated(run), run.data.dataset
-    users = np.asarray(user_ids, np.int64)
-    for user in users:
-        if not 1 <= user <= dataset.num_users:
-            raise InputError(f"user_id {user}: not in the dataset, whose users are 1 to {dataset.num_users:,}")
-    start, end = dataset.offsets[users], dataset.ends[VAL][users]
-    if len(none := users[start == end]):
-        raise InputError(f"user_id {none[0]}: no item in the history before the test part")
-    names = model.text.names
-    items, after = over_ranges(model, model.gate_weights, dataset.item_id, start, end)
-    length = end - start
-    place = np.arange(len(items)) - np.repeat(np.cumsum(length) - length, length)
-    table = pl.DataFrame(
-        {
-            USER_ID: np.repeat(users, length).astype(np.int32),
-            "place": place + 1,
-            ITEM_ID: dataset.item_id[np.repeat(start, length) + place],
-        }
-    ).join(dataset.items.select(ITEM_ID, TITLE), on=ITEM_ID, how="left", maintain_order="left")
-    repeated = table[np.repeat(np.arange(len(table)), len(names))]
-    return repeated.with_columns(
-        pl.Series(MODALITY, names * len(table)),
-        pl.Series("item_weight", items.ravel()),
-        pl.Series("user_weight", after.ravel()),
-    )

@@ -56,7 +56,7 @@ def found_groups(leanings: pl.DataFrame, planted: pl.DataFrame, clear: float = C
         found=pl.col(MODALITY).get(pl.col("lift").arg_max()) == pl.col(MODALITY).get(pl.col("mean").arg_max()),
     )
     asked = users.filter(pl.col("mean") >= clear)
-    return len(asked), float(asked["found"].mean() or 0.0)  # type: ignore[arg-type]
+    return len(asked), float(asked.select("found").mean().item() or 0.0)
 
 
 def found_drift(leanings: pl.DataFrame, planted: pl.DataFrame, clear: float = CLEAR) -> tuple[int, float]:
@@ -74,4 +74,4 @@ def found_drift(leanings: pl.DataFrame, planted: pl.DataFrame, clear: float = CL
     asked = most.unique(RAW_USER_ID, keep="first", maintain_order=True).filter(pl.col("planned").abs() >= clear)
     both = asked.join(leanings, on=[RAW_USER_ID, MODALITY])
     right = (both["change"].sign() == both["planned"].sign()).fill_null(False)
-    return len(both), float(right.mean() or 0.0)  # type: ignore[arg-type]
+    return len(both), float(right.to_numpy().mean()) if len(both) else 0.0

@@ -13,9 +13,9 @@ import polars as pl
 import torch
 
 from msmrec.analysis.gate import Gate
-from msmrec.analysis.measured import Measured, corrected, means
+from msmrec.analysis.measured import Measured, means
 from msmrec.columns import MODALITY, TEST
-from msmrec.evaluation.statistics import Array, Means
+from msmrec.evaluation.statistics import Array, Means, holm
 from msmrec.metrics.ranking import ranking_metrics
 from msmrec.models.msmrec import MSMRec
 from msmrec.run_folder import OpenRun
@@ -76,4 +76,4 @@ def removal_table(gate: Gate, measured: Measured) -> pl.DataFrame:
         table = pl.DataFrame({"metric": METRICS, **columns, **change.interval(), "p": change.p()})
         parts.append(table.select(pl.lit(name).alias(MODALITY), pl.all()))
     table = pl.concat(parts)
-    return table.with_columns(p=corrected(table["p"].to_list()))
+    return table.with_columns(p=holm(table["p"]))

@@ -17,17 +17,17 @@ def summary(made: Analysis) -> str:
     ends = made.group_tests.filter(pl.col("group_a") == GROUPS[0], pl.col("group_b") == GROUPS[-1])
     parts = [
         "Weights (%) at the end of the history, by share of popular items",
-        frame_markdown(_fixed(groups.select(MODALITY, pl.col(*sized).name.map(sized.__getitem__)), 2, 100)),
+        _table(groups.select(MODALITY, pl.col(*sized).name.map(sized.__getitem__)), 2, 100),
         f"{GROUPS[0]} less {GROUPS[-1]}"
         if len(ends)
         else f"{GROUPS[0]} or {GROUPS[-1]} has too few users to be tested",
-        frame_markdown(_fixed(ends.drop("group_a", "group_b"), 3, 100)) if len(ends) else "",
+        _table(ends.drop("group_a", "group_b"), 3, 100) if len(ends) else "",
         "First and second half of the history, in hindsight",
-        frame_markdown(_fixed(made.drift, 3, 100)),
+        _table(made.drift, 3, 100),
         "Test metrics without a modality",
-        frame_markdown(_fixed(made.removal, 4)),
+        _table(made.removal, 4),
         "Genres in the vectors, before and after the experts",
-        frame_markdown(_fixed(made.map_scores, 3)) if len(made.map_scores) else "(the items have no genres)",
+        _table(made.map_scores, 3) if len(made.map_scores) else "(the items have no genres)",
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -44,15 +44,11 @@ def found(made: Analysis, truth: pl.DataFrame) -> str:
         least = clear or 0.01  # a user whose weights stay has no direction
         rows += [("drift, change of weight", least, *found_drift(made.leanings, truth, least))]
     table = pl.DataFrame(rows, ["planted", "at least", "users", "found"], orient="row").sort("planted", "at least")
-    return "What was planted, and for which share of the users it is found\n\n" + frame_markdown(_fixed(table, 3))
+    return "What was planted, and for which share of the users it is found\n\n" + _table(table, 3)
 
 
-def _fixed(table: pl.DataFrame, digits: int, scale: float = 1) -> pl.DataFrame:
-    """Fractions as text, all but p times `scale`; p with three digits."""
-    fractions = [name for name, kind in table.schema.items() if kind.is_float()]
-    return table.with_columns(
-        (pl.col(name) * (1 if name == "p" else scale)).map_elements(
-            f"{{:.{3 if name == 'p' else digits}f}}".format, return_dtype=pl.String
-        )
-        for name in fractions
-    )
+def _table(table: pl.DataFrame, digits: int, scale: float = 1) -> str:
+    """In Markdown: fractions, all but p, times `scale` and with so many digits."""
+    fractions = [name for name, kind in table.schema.items() if kind.is_float() and name != "p"]
+    scaled = table.with_columns(pl.col(name) * scale for name in fractions)
+    return frame_markdown(scaled, dict.fromkeys(fractions, digits))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from msmrec.artifacts import InputError, atomic_file
 from msmrec.columns import RATING, TRAIN, VAL
 from msmrec.ctr.batches import PromptBatch, PromptLoader
-from msmrec.ctr.language_model import LanguageModel, load, prompt_tokens, resolve, sliding_window
+from msmrec.ctr.language_model import LanguageModel, Lora, load, prompt_tokens, resolve, sliding_window
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.item_vectors import run_vectors, standardised
@@ -96,8 +96,8 @@ class LlamaCTR(ClickModule):
         self.tokens_per_batch, self.quantisation, self.gradient_checkpointing = (
             tokens_per_batch, quantisation, gradient_checkpointing,
         )  # fmt: skip
-        self.lora: dict[str, Any] = {"lora_rank": lora_rank, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout}
-        self.lora_targets, self.soft_token, self.soft = list(lora_targets), soft_token, list(soft)
+        self.lora = Lora(lora_rank, lora_alpha, lora_dropout, list(lora_targets))
+        self.soft_token, self.soft = soft_token, list(soft)
         self.joint, self.joint_weight = joint, joint_weight
         self.uses_soft = "{soft}" in prompt.entry + prompt.question
         if augment and retriever.window > 1:
@@ -119,10 +119,8 @@ class LlamaCTR(ClickModule):
         if self.histories is None:
             raise InputError("LlamaCTR needs a RetrievalCallback under trainer.callbacks: it makes the histories")
         made: LanguageModel = load(
-            resolve(self.base, data.upstream), self.prompt, self.quantisation, lora_targets=self.lora_targets,
-            gradient_checkpointing=self.gradient_checkpointing,
-            dtype=torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float32,
-            device=data.place()[0], **self.lora,
+            resolve(self.base, data.upstream), self.prompt, self.quantisation, self.lora, self.gradient_checkpointing,
+            dtype=torch.bfloat16 if "bf16" in str(self.trainer.precision) else torch.float32, device=data.place()[0],
         )  # fmt: skip
         self.language_model, self.answer_states = made.decoder, made.states
         self.register_buffer("answers", made.answers, persistent=False)
@@ -293,14 +291,9 @@ class LlamaCTR(ClickModule):
         }
         if not weights:
             return
-        from peft import LoraConfig
-
         folder = run / "adapter"
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(folder / "adapter_model.safetensors") as path:
             save_file(weights, path)
-        LoraConfig(
-            r=self.lora["lora_rank"], lora_alpha=self.lora["lora_alpha"], lora_dropout=self.lora["lora_dropout"],
-            target_modules=self.lora_targets, task_type="CAUSAL_LM",
-            base_model_name_or_path=resolve(self.base, self.data.upstream),
-        ).save_pretrained(str(folder))  # fmt: skip
+        base = resolve(self.base, self.data.upstream)
+        self.lora.config(task_type="CAUSAL_LM", base_model_name_or_path=base).save_pretrained(str(folder))

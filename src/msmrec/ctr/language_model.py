@@ -26,14 +26,34 @@ class LanguageModel(NamedTuple):
     tokenizer: Any
 
 
+class Lora(NamedTuple):
+    """Which adapters the language model gets; see LlamaCTR."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    targets: list[str]
+
+    def config(self, **more: Any) -> Any:
+        """As peft has it.
+
+        Raises:
+            InputError: peft is missing.
+        """
+        try:
+            from peft import LoraConfig
+        except ImportError:
+            raise InputError("model.lora_rank above 0 needs peft: pip install 'msmrec[ctr]'") from None
+        return LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets, **more
+        )
+
+
 def load(
     base: str,
     template: PromptTemplate,
     quantisation: Quantisation,
-    lora_rank: int,
-    lora_alpha: int,
-    lora_dropout: float,
-    lora_targets: list[str],
+    lora: Lora,
     gradient_checkpointing: bool,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
@@ -43,13 +63,13 @@ def load(
     Args:
         base: folder in the Hugging Face format, or a name on the hub.
         quantisation: of the frozen weights, by bitsandbytes.
-        lora_rank: 0 trains nothing of the language model.
+        lora: rank 0 trains nothing of the language model.
         dtype: of what is not quantised.
         device: where it will run; Lightning moves it there.
 
     Raises:
         InputError: the weights are not there or may not be had, bitsandbytes or peft is missing, an answer is more
-            than one token, no layer has a name of `lora_targets`, or the output is not a matrix and a bias alone.
+            than one token, no layer has a name of `lora.targets`, or the output is not a matrix and a bias alone.
     """
     tokenizer, whole = load_causal_lm(base, quantisation, dtype, device)
     whole.config.use_cache = False
@@ -66,18 +86,16 @@ def load(
     _float_products(decoder)
     if gradient_checkpointing:
         _checkpoint_activations(decoder, reentrant=quantisation == "8bit")
-    if lora_rank:
-        try:
-            from peft import LoraConfig, inject_adapter_in_model
-        except ImportError:
-            raise InputError("model.lora_rank above 0 needs peft: pip install 'msmrec[ctr]'") from None
-        config = LoraConfig(r=lora_rank, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=lora_targets)
+    if lora.rank:
+        config = lora.config()
+        from peft import inject_adapter_in_model
+
         try:
             inject_adapter_in_model(config, decoder)
         except ValueError as error:
             names = sorted({name.split(".")[-1] for name, layer in decoder.named_modules() if _is_linear(layer)})
             raise InputError(
-                f"model.lora_targets {', '.join(lora_targets)}: {base} has {', '.join(names)} ({error})"
+                f"model.lora_targets {', '.join(lora.targets)}: {base} has {', '.join(names)} ({error})"
             ) from None
         for name, parameter in decoder.named_parameters():
             if "lora_" in name:

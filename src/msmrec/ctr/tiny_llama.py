@@ -22,8 +22,8 @@ from msmrec.ctr.language_model import answer_token, cpu_attention, prompt_tokens
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.models.base import Module
-from msmrec.retrieval.history import recent_history
-from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, in_time
+from msmrec.retrieval.history import in_time, recent_history
+from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate
 from msmrec.text.item_text import ItemText
 
 BEGIN, END, SOFT = "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>"  # named as in Llama 3

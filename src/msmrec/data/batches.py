@@ -79,6 +79,12 @@ def share_of(count: int, rank: int, world_size: int, equal: bool) -> int:
     return whole + (not equal and rank < rest)
 
 
+def shuffled(count: int, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """(count,) 0 to count - 1 in an order of this seed and epoch, the same on all processes and devices."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator).to(device)
+
+
 def refuse_idle(count: int, what: str, world_size: int) -> None:
     """Stops all processes where one would get nothing, and the others would wait for it for ever.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RATING, SPLIT, TRAIN
-from msmrec.data.batches import EpochLoader
+from msmrec.data.batches import EpochLoader, shuffled
 from msmrec.data.prepare import Dataset
 
 
@@ -84,12 +84,12 @@ class EdgeLoader(EpochLoader):
         return -(-self._share() // self.batch_size)
 
     def __iter__(self) -> Iterator[EdgeBatch]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        device = self.user.device
         if self.by_user:
-            place = torch.randperm(self.num_users + 1, generator=generator).to(self.user.device)
+            place = shuffled(self.num_users + 1, self.seed, self.epoch, device)
             order = torch.argsort(place[self.user], stable=True)
         else:
-            order = torch.randperm(len(self.user), generator=generator).to(self.user.device)
+            order = shuffled(len(self.user), self.seed, self.epoch, device)
         first = self.rank * self._share()
         for rows in torch.split(order[first : first + self._share()], self.batch_size):
             yield EdgeBatch(self.user[rows].long(), self.item[rows].long())

@@ -60,7 +60,7 @@ def validate(
         kept = frame.select((pl.col(RATING) >= min_rating).fill_null(True)).to_series()  # no rating at all is an error
         frame = frame.filter(kept)
     if frame.is_empty():
-        best = float(raw.interactions[RATING].max())  # type: ignore[arg-type]
+        best = float(raw.interactions[RATING].to_numpy().max())
         raise InputError(
             f"{raw.origin}: none of {len(raw.interactions):,} ratings is {min_rating:g} (data.protocol.min_rating)"
             f" or more, the highest is {best:g}; lower it"
@@ -123,10 +123,11 @@ def _dense(ids: pl.Series) -> np.ndarray:
     number for words. (T,) int64."""
     if ids.dtype == pl.String:
         return ids.cast(pl.Categorical).to_physical().cast(pl.Int64).to_numpy()
-    lowest, highest = int(ids.min()), int(ids.max())  # type: ignore[arg-type]
+    numbers = ids.to_numpy()
+    lowest, highest = int(numbers.min()), int(numbers.max())
     if highest - lowest > 4 * len(ids) + 1_000_000:
         return ids.rank("dense").cast(pl.Int64).to_numpy()
-    return ids.cast(pl.Int64).to_numpy() - lowest
+    return numbers.astype(np.int64) - lowest
 
 
 def k_core(

@@ -146,6 +146,12 @@ class Dataset:
         counts = [np.bincount(user[part == p], minlength=self.num_users + 1) for p in (TRAIN, VAL, TEST)]
         return self.offsets[:-1] + np.cumsum(counts, axis=0)
 
+    @property
+    def train_lengths(self) -> np.ndarray:
+        """(U + 1,) int64 training rows of each user."""
+        lengths: np.ndarray = self.ends[TRAIN] - self.offsets[:-1]
+        return lengths
+
     @cached_property
     def items(self) -> pl.DataFrame:
         """One row an item, ordered by item_id (row 0 is item 1)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RATING, SPLIT, TRAIN
-from msmrec.data.batches import EpochLoader, refuse_idle, rows_between, share_of
+from msmrec.data.batches import EpochLoader, refuse_idle, rows_between, share_of, shuffled
 from msmrec.data.prepare import Dataset
 
 
@@ -100,8 +100,7 @@ class SampleLoader(EpochLoader):
     def __iter__(self) -> Iterator[SampleBatch]:
         rows = self.rows
         if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            rows = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+            rows = rows[shuffled(len(rows), self.seed, self.epoch, rows.device)]
         for block in torch.split(rows[self.rank :: self.world_size][: self._mine()], self.batch_size):
             user = self.users[block].long()
             start = torch.maximum(self.offsets[user], block - self.max_history)

@@ -74,7 +74,6 @@ def compare(
     x: str | None = None,
     resamples: int = 10_000,
     seed: int = 0,
-    configs: Path | None = None,
     names: Literal["config", "folder"] = "config",
 ) -> Comparison:
     """Compares the runs in and below `paths`.
@@ -85,7 +84,6 @@ def compare(
         baseline: name of the row that the others are tested against.
         x: a key of config.yaml; runs that differ in its number are rows of their own, in its order.
         resamples: of the users. seed: of the resampling.
-        configs: see `doubts`.
         names: whether a row is called by its config, or by the folder above seed=N.
 
     Raises:
@@ -107,7 +105,7 @@ def compare(
             f"--baseline {baseline} is no row of the table; rows: {', '.join(shown) or 'none is finished'}"
         )
     rows = [Row(g.name, len(g.runs), [_cell(g, m) for m in metrics], "", g.x, g.line) for g in groups]
-    table = Comparison(metrics, rows, baseline, [], [*warnings, *doubts(groups, configs, x)])
+    table = Comparison(metrics, rows, baseline, [], [*warnings, *doubts(groups, x)])
     if groups:
         _infer(table, groups, resamples, seed)
         table.notes.insert(0, _protocol(groups[0].runs[0]))
@@ -183,7 +181,8 @@ def _infer(table: Comparison, groups: Sequence[Group], resamples: int, seed: int
     for (k, column), values in draws.items():
         cell = table.rows[k].cells[column]
         assert cell
-        cell.interval = interval(values)
+        low, high = interval(values).tolist()
+        cell.interval = low, high
     tests = _test_against_baseline(table, draws)
     best = _mark_best(table, draws)
     table.notes += _notes(table, len(everyone[0].users) if draws else 0, resamples, tests, best)
@@ -198,7 +197,7 @@ def _test_against_baseline(table: Comparison, draws: dict[tuple[int, int], Array
     base = next((k for k, row in enumerate(table.rows) if row.name == table.baseline), None)
     keys = [(k, column) for k, column in draws if base is not None and k != base and (base, column) in draws]
     raw = [paired_p(draws[k, column] - draws[base, column]) for k, column in keys if base is not None]
-    for (k, column), p in zip(keys, holm(raw), strict=True):
+    for (k, column), p in zip(keys, holm(raw).tolist(), strict=True):
         cell = table.rows[k].cells[column]
         assert cell
         cell.p = p
@@ -219,7 +218,7 @@ def _mark_best(table: Comparison, draws: dict[tuple[int, int], Array]) -> int:
             cell.best = worth[k] == worth[best]
         others = [k for k, cell in cells.items() if not cell.best]
         keys += [(k, best, column) for k in others if (k, column) in draws and (best, column) in draws]
-    p = holm([paired_p(draws[k, column] - draws[best, column]) for k, best, column in keys])
+    p = holm([paired_p(draws[k, column] - draws[best, column]) for k, best, column in keys]).tolist()
     for (k, _, column), value in zip(keys, p, strict=True):
         cell = table.rows[k].cells[column]
         assert cell

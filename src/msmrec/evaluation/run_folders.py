@@ -12,8 +12,8 @@ from typing import Any, Literal
 import polars as pl
 import yaml
 
-from msmrec.arguments import layers
-from msmrec.artifacts import InputError
+from msmrec.arguments import CONFIGS, layers
+from msmrec.artifacts import InputError, first_line
 from msmrec.data.prepare import SplitProtocol
 
 # Of data.*, what changes no result.
@@ -64,6 +64,11 @@ class Run:
 def folder_name(folder: Path) -> str:
     """sasrec_ml1m/seed=0, or the folder's own name where it is no seed's."""
     return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed=") else folder.name
+
+
+def without_seed(folder: Path) -> str:
+    """sasrec_ml1m of sasrec_ml1m/seed=0, or the folder's own name."""
+    return folder_name(folder).partition("/")[0]
 
 
 @dataclass
@@ -129,7 +134,7 @@ def read_run(folder: Path) -> Run:
         if (folder / "config.yaml").is_file():
             config = flat(yaml.safe_load((folder / "config.yaml").read_text()))
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{folder}: metrics.json or config.yaml is broken ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{folder}: metrics.json or config.yaml is broken ({first_line(error)})") from None
     if metrics is not None and (missing := {"config", "dataset", "protocol", "test"} - set(metrics)):
         raise InputError(f"{folder}/metrics.json: no key {', '.join(sorted(missing))}; it is no training's result")
     return Run(folder, metrics, config)
@@ -189,7 +194,7 @@ def group_runs(
         value = run.config.get(x) if x else None
         if x and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise InputError(f"{run.folder}/config.yaml: {x} is {value!r}, no number; name another --x")
-        name = str(run.record["config"]) if names == "config" else run.name.partition("/")[0]
+        name = str(run.record["config"]) if names == "config" else without_seed(run.folder)
         groups = by_name[name := f"{name}: {run.variant}" if run.variant else name]
         same = (g for g in groups if g.x == value and not _differences(g.runs[0], run))
         if (group := next(same, None)) is None:
@@ -221,19 +226,18 @@ def _name_apart(groups: list[Group], x: str | None) -> None:
         config = group.runs[0].config
         values = [f"{key.rpartition('.')[2]}={config[key]}" for key in keys if key in config]
         if len(keys) > 3 or any(isinstance(config.get(key), list) for key in keys):
-            folder = group.runs[0].folder
-            values = [folder.parent.name if folder.name.startswith("seed=") else folder.name]
+            values = [without_seed(group.runs[0].folder)]
         group.line = f"{group.name} ({', '.join(values)})" if values else group.name
         if x is not None:
             values.append(f"{x.rpartition('.')[2]}={group.x:g}")
         group.name = f"{group.name} ({', '.join(values)})" if values else group.name
 
 
-def doubts(groups: Sequence[Group], configs: Path | None = None, x: str | None = None) -> list[str]:
+def doubts(groups: Sequence[Group], x: str | None = None) -> list[str]:
     """Warnings about what makes rows less comparable: commits, numbers of seeds, trainings that were cut short.
 
     Args:
-        groups: rows. configs: folder whose NAME.yaml says for how many epochs a config trains. x: differs on purpose.
+        groups: rows. x: differs on purpose.
     """
     runs = [run for group in groups for run in group.runs]
     found = []
@@ -246,13 +250,13 @@ def doubts(groups: Sequence[Group], configs: Path | None = None, x: str | None =
     if len(set(seeds.values())) > 1:
         found.append(f"different numbers of seeds: {', '.join(f'{name} {n}' for name, n in seeds.items())}")
     for group in groups:
-        found += _cut(group, configs) if x != "trainer.max_epochs" else []
+        found += _cut(group) if x != "trainer.max_epochs" else []
     return found
 
 
-def _cut(group: Group, configs: Path | None) -> list[str]:
+def _cut(group: Group) -> list[str]:
     epochs = [run.config.get("trainer.max_epochs") for run in group.runs]
-    known = [e for e in (*epochs, _declared_epochs(group.runs[0].record["config"], configs)) if e is not None]
+    known = [e for e in (*epochs, _declared_epochs(group.runs[0].record["config"])) if e is not None]
     reasons = []
     for run, own in zip(group.runs, epochs, strict=True):
         limits = [f"{key} {run.config[key]}" for key in LIMITS if run.config.get(key) is not None]
@@ -262,9 +266,9 @@ def _cut(group: Group, configs: Path | None) -> list[str]:
     return [f"cut short: {', '.join(reasons)}"] if reasons else []
 
 
-def _declared_epochs(config: str, configs: Path | None) -> int | None:
+def _declared_epochs(config: str) -> int | None:
     """trainer.max_epochs as the config's own files say, which later ones override; "a+b" is b laid over a."""
-    files = [sorted(configs.rglob(part)) for part in layers(f"base+{config}")] if configs else []
+    files = [sorted(CONFIGS.rglob(part)) for part in layers(f"base+{config}")]
     if not all(files):
         return None  # a config from elsewhere
     declared = None

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from msmrec.artifacts import InputError
-from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, TRAIN, USER_ID
+from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, USER_ID
 from msmrec.data.prepare import Dataset
-from msmrec.evaluation.run_folders import find_runs, group_runs, refuse_different_tests
+from msmrec.evaluation.run_folders import Group, find_runs, group_runs, refuse_different_tests
 from msmrec.markdown import markdown
 from msmrec.run_folder import dataset_of
 
@@ -36,9 +37,9 @@ def users_of_slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
     target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
-    activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).agg(pl.len().alias("activity"))
-    users = users.join(target, on=USER_ID).join(activity, on=USER_ID, how="left", maintain_order="left")
-    users = users.with_columns(pl.col("activity").fill_null(0))  # all of the history may be in the validation part
+    users = users.join(target, on=USER_ID)
+    # 0 where all of the history is in the validation part
+    users = users.with_columns(pl.Series("activity", dataset.train_lengths[users[USER_ID].to_numpy()]))
     if not len(users):
         raise InputError("none of the run's users has a test item to slice by")
     fewest, low, high = (users["activity"].quantile(share) for share in (0.1, 1 / 3, 2 / 3))
@@ -72,6 +73,17 @@ def slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     )
 
 
+def mean_slices(groups: Sequence[Group], dataset: Dataset) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+    """`slices` of each row of a comparison, averaged over its seeds.
+
+    Returns:
+        slice, users; for each row, by its name, (S, 2) means of METRICS.
+    """
+    tables = {group.name: [slices(run.per_user(), dataset) for run in group.runs] for group in groups}
+    means = {name: np.mean([table.select(METRICS).to_numpy() for table in made], 0) for name, made in tables.items()}
+    return next(iter(tables.values()))[0].select("slice", "users"), means
+
+
 def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
     """A Markdown table of `slices`, with a column for each row of `compare`: seeds are averaged, variants apart.
 
@@ -93,14 +105,9 @@ def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
             raise InputError(f"{run.folder}: not a ranking run, so it has no {METRICS[0]} to slice")
     refuse_different_tests(runs)
     groups, warnings = group_runs(runs)
-    dataset = dataset_of(runs[0].folder)
-    tables = {group.name: [slices(run.per_user(), dataset) for run in group.runs] for group in groups}
-    first = next(iter(tables.values()))[0]
-    lines = []
-    for row, (name, users) in enumerate(first.select("slice", "users").iter_rows()):
-        cells = []
-        for seeds in tables.values():
-            means = [sum(table[m][row] for table in seeds) / len(seeds) for m in METRICS]
-            cells.append(" / ".join(f"{value:.4f}" for value in means))
-        lines.append([name, f"{users:,}", *cells])
-    return markdown(["slice", "users", *(f"{name} HR@10 / NDCG@10" for name in tables)], lines), warnings
+    sliced, means = mean_slices(groups, dataset_of(runs[0].folder))
+    lines = [
+        [name, f"{users:,}", *(" / ".join(f"{value:.4f}" for value in mean[row]) for mean in means.values())]
+        for row, (name, users) in enumerate(sliced.iter_rows())
+    ]
+    return markdown(["slice", "users", *(f"{name} HR@10 / NDCG@10" for name in means)], lines), warnings

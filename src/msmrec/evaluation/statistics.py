@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
 Array = NDArray[np.float64]
@@ -106,10 +106,9 @@ def bootstrap(statistics: Sequence[Statistic], users: int, number: int = 10_000,
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
-def interval(draws: Array, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of (R,) bootstrap values."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def interval(draws: Array) -> Array:
+    """(2, ...) low and high: the 95% percentile intervals of (R, ...) bootstrap values."""
+    return np.asarray(np.quantile(draws, [0.025, 0.975], axis=0))
 
 
 def paired_p(differences: Array) -> float:
@@ -124,11 +123,11 @@ def paired_p(differences: Array) -> float:
     return min(1.0, 2 * (rarer + 1) / (len(differences) + 1))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p values: the chance of any false alarm among them stays below the level."""
+def holm(p: ArrayLike) -> Array:
+    """(n,) Holm's (1979) adjusted p values: the chance of any false alarm among them stays below the level."""
     values = np.asarray(p, float)
     order = np.argsort(values, kind="stable")
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(stepped, 1)
-    return [float(value) for value in adjusted]
+    return adjusted

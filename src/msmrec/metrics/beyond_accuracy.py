@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TIERS = ("head", "mid", "tail", "cold")
+ALPHA = 0.01  # of `calibration`: how much of the history's genres is mixed into the list's, so that none is 0
 
 
 class Catalogue(NamedTuple):
@@ -86,10 +87,10 @@ def exposure_balance(lists: Tensor, num_items: int) -> float:
     return float(-torch.xlogy(share, share).sum() / math.log(num_items))
 
 
-def calibration(lists: Tensor, genres: Tensor, taste: Tensor, alpha: float = 0.01) -> Tensor:
+def calibration(lists: Tensor, genres: Tensor, taste: Tensor) -> Tensor:
     """(U,) how far the genres of the list are from those of the user's history, C_KL of Steck (2018); 0 is the same.
 
-    KL(p || (1 - alpha) q + alpha p), with p the genres of the history, q those of the list, both means over items of
+    KL(p || (1 - ALPHA) q + ALPHA p), with p the genres of the history, q those of the list, both means over items of
     p(g | i); natural logarithm. Items without genres count in neither.
 
     Args:
@@ -98,7 +99,7 @@ def calibration(lists: Tensor, genres: Tensor, taste: Tensor, alpha: float = 0.0
     total = F.embedding_bag(lists, genres, mode="sum").double()
     q = total / total.sum(1, keepdim=True)
     p = taste.double()
-    divergence = (torch.xlogy(p, p) - torch.xlogy(p, (1 - alpha) * q + alpha * p)).sum(1)
+    divergence = (torch.xlogy(p, p) - torch.xlogy(p, (1 - ALPHA) * q + ALPHA * p)).sum(1)
     return torch.where(p.sum(1) > 0, divergence, torch.nan)
 
 

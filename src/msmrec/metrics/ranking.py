@@ -31,13 +31,9 @@ def target_ranks(scores: Tensor, target_item: Tensor) -> Tensor:
     else:  # T is 1 in leave-one-out, so the loop over columns is short
         not_worse = torch.stack([(~(scores < column[:, None])).sum(1) for column in value.unbind(1)], 1)
         other = (~(value[:, None, :] < value[:, :, None]) & real[:, None, :]).sum(2)
-    rank = not_worse - 1
-    if target_item.shape[1] > 1:
-        # Targets do not push each other down beyond their own order: take out all of them, put back those before.
-        place = torch.argsort(
-            torch.argsort(value.masked_fill(~real, -torch.inf), descending=True, stable=True), stable=True
-        )
-        rank = not_worse - other + place
+    # Targets do not push each other down beyond their own order: take out all of them, put back those before.
+    ordered = torch.argsort(value.masked_fill(~real, -torch.inf), descending=True, stable=True)
+    rank = not_worse - other + torch.argsort(ordered, stable=True)
     return rank.masked_fill(~real, scores.shape[1])
 
 

@@ -1,6 +1,7 @@
 """ClickModule, the base of models that predict a click: AUC, log loss, calibration over a whole part."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msmrec.artifacts import InputError
-from msmrec.columns import ITEM_ID, RATING, TRAIN
+from msmrec.columns import ITEM_ID, RATING, TRAIN, USER_ID
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import SampleBatch, SampleLoader, sample_rows
 from msmrec.metrics.ctr import best_threshold, ctr_metrics, user_auc
@@ -56,7 +57,7 @@ class ClickModule(Module):
 
     def train_loader(self, data: RecDataModule) -> Any:
         """Shuffled samples."""
-        return self._loader(data, 0, data.batch_size)
+        return self._loader(data, TRAIN, data.batch_size)
 
     def eval_loader(self, data: RecDataModule, split: int) -> Any:
         """All samples of the part."""
@@ -65,8 +66,8 @@ class ClickModule(Module):
     def _loader(self, data: RecDataModule, split: int, batch_size: int) -> SampleLoader:
         device, rank, world_size = data.place()
         return SampleLoader(
-            data.dataset, split, data.label_above, self.max_history, batch_size, device, split == 0, data.seed, rank,
-            world_size,
+            data.dataset, split, data.label_above, self.max_history, batch_size, device, split == TRAIN, data.seed,
+            rank, world_size,
         )  # fmt: skip
 
     def protocol(self, data: RecDataModule) -> dict[str, Any]:
@@ -84,12 +85,17 @@ class ClickModule(Module):
         """(B,) users, items, labels and probabilities; these in float64, as float32 takes all logits above 17 for 1."""
         return batch.user_id, batch.target_item, batch.label, torch.sigmoid(self.logits(batch).double())
 
+    def probabilities(self, loader: Iterable[Any]) -> Tensor:
+        """(S,) float64 probabilities of the loader's samples, in the precision of an evaluation."""
+        with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
+            return torch.cat([self.evaluated(batch)[3] for batch in loader])
+
     def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
         """Metrics over all samples; validation fits the threshold."""
         user, item, label, probs = columns
         if prefix == "val":
             self.threshold.copy_(best_threshold(probs, label))
         per_user = user_auc(probs, label, user)
-        self.predictions = {"user_id": user, ITEM_ID: item, "label": label, "prob": probs}
+        self.predictions = {USER_ID: user, ITEM_ID: item, "label": label, "prob": probs}
         self.results = per_user._asdict()
         return ctr_metrics(probs, label, per_user, self.threshold)

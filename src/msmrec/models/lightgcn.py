@@ -207,9 +207,9 @@ class LightGCN(RecModule):
         l2: float = 1e-4,
         edges_above: float | None = None,
         leak: bool = False,
-        **optimisation: object,
+        **optimisation: Any,
     ) -> None:
-        super().__init__(**optimisation)  # type: ignore[arg-type]
+        super().__init__(**optimisation)
         if num_negatives is not None and num_negatives < 1:
             raise InputError(f"model.num_negatives {num_negatives}: at least 1")
         if temperature is not None and temperature <= 0:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TRAIN, VAL
-from msmrec.data.batches import EpochLoader, share_of
+from msmrec.columns import COUNT, TRAIN, VAL
+from msmrec.data.batches import EpochLoader, share_of, shuffled
 from msmrec.data.datamodule import RecDataModule
 from msmrec.item_vectors import run_vectors
 from msmrec.models.base import Module, exact_products
@@ -51,8 +51,7 @@ class ItemLoader(EpochLoader):
         return -(-self.share // self.batch_size)
 
     def __iter__(self) -> Iterator[ItemBatch]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.item_id), generator=generator).to(self.item_id.device)
+        order = shuffled(len(self.item_id), self.seed, self.epoch, self.item_id.device)
         for rows in torch.split(order[self.rank :: self.world_size][: self.share], self.batch_size):
             yield ItemBatch(self.item_id[rows])
 
@@ -164,7 +163,7 @@ class Alignment(nn.Module):
         text = self.text.title_and_description(data.dataset, data.root, data.cache)
         self.register_buffer("text_vectors", torch.from_numpy(text))
         self.register_buffer("collaborative_vectors", torch.from_numpy(wanted))
-        warm = np.append(False, data.dataset.items["count"].to_numpy() > 0)
+        warm = np.append(False, data.dataset.items[COUNT].to_numpy() > 0)
         both = torch.from_numpy(np.flatnonzero(warm & wanted.any(1) & text.any((1, 2))))
         if len(both) < 2:
             raise InputError("fewer than two items have both a text and a collaborative vector; nothing to align")

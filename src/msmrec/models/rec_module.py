@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TEST, USER_ID, VAL
+from msmrec.columns import SPLITS, USER_ID
 from msmrec.data.batches import EvalBatch, EvalLoader, TrainLoader
 from msmrec.data.catalogue import catalogue_of, genre_tastes
 from msmrec.data.datamodule import RecDataModule
@@ -77,7 +77,7 @@ class RecModule(Module):
         ends = [data.dataset.offsets[:-1], *data.dataset.ends]
         left_out = {
             name: int(((ends[split] == ends[0]) & (ends[split + 1] > ends[split])).sum())
-            for name, split in (("val", VAL), ("test", TEST))
+            for name, split in SPLITS.items()
         }
         return {
             **super().protocol(data),
@@ -126,8 +126,7 @@ class RecModule(Module):
         per_user = ranking_metrics(ranks, counts, self.cutoffs)
         result = {name: float(value.double().mean()) for name, value in per_user.items()}
         if prefix not in self._taste:
-            split = {"val": VAL, "test": TEST}[prefix]
-            self._taste[prefix] = genre_tastes(self.data.dataset, self.catalogue.genres, split)
+            self._taste[prefix] = genre_tastes(self.data.dataset, self.catalogue.genres, SPLITS[prefix])
         of_lists, overall = list_measures(lists, self.catalogue, self._taste[prefix][user])
         cold, cold_means = cold_metrics(cold_ranks, cold_list_ranks, cold_counts, self.list_length)
         self.results = {USER_ID: user, "rank": ranks.amin(1), **per_user, **of_lists, **cold}

@@ -6,6 +6,8 @@ normed as the queries are. Item vectors are not multiplied by sqrt(D), dropout i
 block only, and negatives of BCE may be items of the user (losses.py).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,9 +48,9 @@ class SASRec(RecModule):
         num_negatives: int = 1,
         gbce_t: float = 0.75,
         temperature: float | None = None,
-        **optimisation: object,
+        **optimisation: Any,
     ) -> None:
-        super().__init__(**optimisation)  # type: ignore[arg-type]
+        super().__init__(**optimisation)
         if min(embedding_dim, num_heads) < 1 or embedding_dim % num_heads:
             raise InputError(f"model.embedding_dim {embedding_dim} must be a multiple of model.num_heads {num_heads}")
         if not 0 <= dropout < 1:

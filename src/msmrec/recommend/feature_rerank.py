@@ -63,8 +63,8 @@ class FeatureReranker(Reranker):
         order = np.argsort(np.where(real, -total, np.inf), axis=1, kind="stable")
         return Reranked(np.take_along_axis(candidates, order, 1), Counter(), [{} for _ in users])
 
-    def _taste(self, dataset: Dataset, users: np.ndarray, candidates: np.ndarray, has: "Trait") -> np.ndarray:
-        """(U, N) taste for each candidate's traits."""
+    def _taste(self, dataset: Dataset, users: np.ndarray, candidates: np.ndarray, has: np.ndarray) -> np.ndarray:
+        """(U, N) taste for each candidate's traits; `has` as in `_traits`."""
         user, row = flat_rows(dataset.offsets[users], dataset.ends[TRAIN][users])
         count = np.bincount(user, minlength=len(users))
         stars = dataset.column(RATING)[row].astype(np.float64)
@@ -80,11 +80,8 @@ class FeatureReranker(Reranker):
         return result
 
 
-Trait = np.ndarray
-"""(N + 1, T) float32: 1 where an item has a trait; row 0 is the padding."""
-
-
-def _traits(dataset: Dataset) -> dict[str, Trait]:
+def _traits(dataset: Dataset) -> dict[str, np.ndarray]:
+    """(N + 1, T) float32 of each kind: 1 where an item has a trait; row 0 is the padding."""
     items = dataset.items
     decade = items.select((pl.col(YEAR) // 10).cast(pl.String).alias(YEAR))[YEAR]
     lists = {"genres": items[GENRES], "decade": decade.reshape((-1, 1)).arr.to_list()}

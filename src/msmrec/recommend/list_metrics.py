@@ -11,6 +11,7 @@ from msmrec.data.prepare import Dataset
 from msmrec.metrics.beyond_accuracy import TIERS, Catalogue, list_measures
 from msmrec.metrics.ranking import cold_metrics, ranking_metrics
 
+LISTED = 10  # first items of a list, which measures without cutoffs are of
 NOWHERE = 2**31 - 1  # place of what is not in a list: below no cutoff, however few items there are
 
 
@@ -52,13 +53,12 @@ def list_metrics(
     catalogue: Catalogue,
     taste: Tensor,
     cutoffs: tuple[int, ...],
-    k: int = 10,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """All metrics of one recommender's lists, under the names that RecModule gives them.
 
     Args:
-        lists: (B, K) best first. cold_lists: (B, k) of cold items alone. targets: of the same users.
-        taste: (B, G) genres of the users' histories. cutoffs: k of the ranking metrics. k: of all others.
+        lists: (B, K) best first. cold_lists: (B, LISTED) of cold items alone. targets: of the same users.
+        taste: (B, G) genres of the users' histories. cutoffs: k of the ranking metrics.
 
     Returns:
         (B,) metrics of each user, with `retrieval_recall@K` of the whole lists; and the metrics of all.
@@ -68,7 +68,7 @@ def list_metrics(
     per_user = ranking_metrics(ranks, targets.amount, cutoffs)
     per_user[f"retrieval_recall@{lists.shape[1]}"] = (ranks < NOWHERE).sum(1) / targets.amount
     means = {name: float(value.double().mean()) for name, value in per_user.items()}
-    of_lists, overall = list_measures(torch.from_numpy(lists[:, :k].astype(np.int64)), catalogue, taste)
+    of_lists, overall = list_measures(torch.from_numpy(lists[:, :LISTED].astype(np.int64)), catalogue, taste)
     cold_ranks = hit_ranks(lists, targets, num_items, tier), hit_ranks(cold_lists, targets, num_items)
-    cold, cold_means = cold_metrics(*cold_ranks, targets.cold_amount, k)
+    cold, cold_means = cold_metrics(*cold_ranks, targets.cold_amount, LISTED)
     return {**per_user, **of_lists, **cold}, means | overall | cold_means

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from msmrec.artifacts import InputError, atomic_file, build_once, fingerprint
-from msmrec.columns import COUNT, ITEM_ID, RATING, RAW_USER_ID, SPLIT, TEST, TRAIN, USER_ID, VAL
+from msmrec.columns import COUNT, ITEM_ID, RATING, RAW_USER_ID, SPLIT, SPLITS, TRAIN, USER_ID
 from msmrec.data.batches import EvalBatch, EvalLoader
 from msmrec.data.catalogue import catalogue_of, genre_tastes
 from msmrec.data.datamodule import RecDataModule
@@ -139,7 +139,7 @@ class TwoStage(Module):
     def finish(self, prefix: str, columns: list[Tensor]) -> dict[str, float]:
         """Metrics of every variant, under `<variant>/<metric>`."""
         data = self.data
-        dataset, split = data.dataset, {"val": VAL, "test": TEST}[prefix]
+        dataset, split = data.dataset, SPLITS[prefix]
         users = columns[0].cpu().numpy()
         users.sort()
         catalogue = catalogue_of(dataset, torch.device("cpu"))

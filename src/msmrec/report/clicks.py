@@ -2,9 +2,11 @@
 
 import numpy as np
 import polars as pl
+import torch
 
-from msmrec.columns import ITEM_ID, SPLIT, TIER, TRAIN, USER_ID
+from msmrec.columns import ITEM_ID, TIER, USER_ID
 from msmrec.metrics.beyond_accuracy import TIERS
+from msmrec.metrics.ctr import ctr_metrics, user_auc
 from msmrec.report.figures import axis, intervals, line, number, span
 from msmrec.report.page import Block, Figure, Prose, Row, Table
 from msmrec.report.run_files import RunFiles
@@ -33,18 +35,10 @@ def reliability(label: np.ndarray, prob: np.ndarray) -> pl.DataFrame:
     return bins.with_columns(low=(centre - half) / (1 + z**2 / n), high=(centre + half) / (1 + z**2 / n))
 
 
-def calibration_error(bins: pl.DataFrame) -> float:
-    """Expected calibration error: the mean distance of probability and share of clicks, weighted by samples."""
-    samples, off = bins["samples"].to_numpy(), (bins["prob"] - bins["clicked"]).abs().to_numpy()
-    return float((samples * off).sum() / samples.sum())
-
-
-def auc(label: pl.Expr, prob: pl.Expr) -> pl.Expr:
-    """Area under the ROC curve from rank sums; ties count one half; null where a label is missing."""
-    clicks, many = label.sum().cast(pl.Float64), pl.len().cast(pl.Float64)
-    pairs = clicks * (many - clicks)
-    ranked = (prob.rank("average") * label).sum() - clicks * (clicks + 1) / 2
-    return pl.when(pairs > 0).then(ranked / pairs)
+def _metrics(table: pl.DataFrame) -> dict[str, float]:
+    """`ctr_metrics` of predictions."""
+    prob, label, user = (table[name].to_torch() for name in ("prob", "label", USER_ID))
+    return ctr_metrics(prob.double(), label, user_auc(prob, label, user), torch.tensor(0.5))
 
 
 def calibration(run: RunFiles) -> list[Block]:
@@ -110,22 +104,16 @@ def calibration(run: RunFiles) -> list[Block]:
         "Histograms of the probabilities of clicked and other samples",
         height=340,
     )
-    area = table.select(value=auc(pl.col("label"), pl.col("prob")))["value"][0]
-    said = (
-        f"Over all {len(table):,} test samples: expected calibration error {calibration_error(bins):.4f} ({BINS} bins),"
-    )
-    said += f" AUC {number(area)}, {label.mean():.1%} clicked; mean probability {prob.mean():.1%}."
+    measured = _metrics(table)
+    said = f"Over all {len(table):,} test samples: expected calibration error {measured['ece']:.4f} ({BINS} bins),"
+    said += f" AUC {number(measured['auc'])}, {label.mean():.1%} clicked; mean probability {prob.mean():.1%}."
     return [Prose(said), Row([figure, apart])]
 
 
 def click_slices(run: RunFiles) -> list[Block]:
     """AUC, log loss and calibration by tier of the item and activity of the user."""
     table = run.table("predictions.parquet", "it was not made by a click model")
-    rows = pl.read_parquet(run.dataset.folder / "interactions.parquet", columns=[USER_ID, SPLIT])
-    activity = rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).len("activity")
-    table = table.join(activity, on=USER_ID, how="left", maintain_order="left").with_columns(
-        pl.col("activity").fill_null(0)
-    )
+    table = table.with_columns(pl.Series("activity", run.dataset.train_lengths[table[USER_ID].to_numpy()]))
     table = table.join(run.dataset.items.select(ITEM_ID, TIER), on=ITEM_ID, how="left", maintain_order="left")
     known = table.filter(pl.col("activity") > 0).unique(USER_ID)["activity"]
     low, high = (int(known.quantile(share) or 0) for share in (1 / 3, 2 / 3))
@@ -143,18 +131,14 @@ def click_slices(run: RunFiles) -> list[Block]:
         part = table.filter(inside)
         if not len(part):
             continue
-        label, prob = part["label"].to_numpy(), part["prob"].to_numpy().astype(float)
-        of_label = np.clip(np.where(label == 1, prob, 1 - prob), 1e-15, 1)
-        area = part.select(value=auc(pl.col("label"), pl.col("prob")))["value"][0]
+        measured = _metrics(part)
         body.append(
             [
                 name,
                 number(len(part)),
                 number(part[USER_ID].n_unique()),
-                number(area),
-                number(float(-np.log(of_label).mean())),
-                number(calibration_error(reliability(label, prob))),
-                f"{label.mean():.1%}",
+                *(number(measured[metric]) for metric in ("auc", "log_loss", "ece")),
+                f"{measured['click_rate']:.1%}",
             ]
         )
     columns = ["slice", "samples", "users", "AUC", "log loss (nats)", "ECE", "clicked"]

@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from msmrec.artifacts import InputError
 from msmrec.evaluation.compare import LOWER_IS_BETTER, Comparison
 from msmrec.evaluation.run_folders import Group, Run, find_runs, group_runs
-from msmrec.evaluation.slices import METRICS, slices
+from msmrec.evaluation.slices import METRICS, mean_slices
 from msmrec.report.figures import axis, dots, line, number, p_value, span
 from msmrec.report.page import Block, Figure, Missing, Page, Prose, Row, Table, write_page
 from msmrec.report.results import UNITS
@@ -39,10 +38,10 @@ def write_comparison(
     groups, _ = group_runs([run for run in runs if run.metrics is not None], x, names)
     rows = [group.name for group in groups]
     best = [
-        (metric.replace("_", " "), number(row.cells[k].mean), row.name)  # type: ignore[union-attr]
+        (metric.replace("_", " "), number(cell.mean), row.name)
         for k, metric in enumerate(table.metrics[:4])
         for row in table.rows
-        if row.cells[k] and row.cells[k].best  # type: ignore[union-attr]
+        if (cell := row.cells[k]) and cell.best
     ]
     title = " · ".join(rows[:4]) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "") or "No finished run"
     page = Page(title, table.notes[0] if table.notes else "", [(f"best {m}", v, n) for m, v, n in best], [])
@@ -110,36 +109,31 @@ def _results(table: Comparison) -> list[Block]:
 
 
 def _slices(groups: Sequence[Group]) -> list[Block]:
-    sliced = {}
-    for group in groups:
-        made = []
-        for run in group.runs:
-            files = RunFiles(run.folder)
-            if set(METRICS) <= set(files.per_user.columns):
-                made.append(slices(run.per_user(), files.dataset))
-        if made:
-            sliced[group.name] = made
-    if not sliced:
+    def has_metrics(run: Run) -> bool:
+        return set(METRICS) <= set(RunFiles(run.folder).per_user.columns)
+
+    ranked = [replace(group, runs=[run for run in group.runs if has_metrics(run)]) for group in groups]
+    ranked = [group for group in ranked if group.runs]
+    if not ranked:
         raise Missing("None of the runs has hit rate and NDCG by user to slice.")
-    first = next(iter(sliced.values()))[0]
-    names, users = first["slice"].to_list(), first["users"].to_list()
-    means = {name: {m: np.mean([t[m].to_numpy() for t in made], 0) for m in METRICS} for name, made in sliced.items()}
+    sliced, means = mean_slices(ranked, RunFiles(ranked[0].runs[0].folder).dataset)
+    names, users = sliced["slice"].to_list(), sliced["users"].to_list()
     nothing: list[None] = [None] * len(names)
     short = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10"}
     figures = [
         dots(
             f"{short[m]} by slice",
             names,
-            [(name, mean[m].tolist(), nothing, nothing) for name, mean in means.items()],
+            [(name, mean[:, k].tolist(), nothing, nothing) for name, mean in means.items()],
             axis(f"{short[m]}, mean over the slice's users", zero=True),
             f"{m} of each config in slices of the users",
             table=False,
         )
-        for m in METRICS
+        for k, m in enumerate(METRICS)
     ]
     columns = ["slice", "users", *(f"{name}: {short[m]}" for name in means for m in METRICS)]
     rows = [
-        [s, number(users[k]), *(number(float(mean[m][k])) for mean in means.values() for m in METRICS)]
+        [s, number(users[k]), *(number(value) for mean in means.values() for value in mean[k].tolist())]
         for k, s in enumerate(names)
     ]
     return [

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from msmrec.columns import COUNT, GENRES, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN, USER_ID
+from msmrec.columns import COUNT, GENRES, ITEM_ID, RATING, SPLIT, TEST, TIER, TIMESTAMP, TRAIN
 from msmrec.data.sources.border import YEAR_1995
 from msmrec.metrics.beyond_accuracy import TIERS
 from msmrec.report.figures import axis, bars, histogram, line, number, table_of
@@ -39,7 +39,7 @@ def data_card(run: RunFiles) -> list[Block]:
 def _from_interactions(run: RunFiles) -> list[Block]:
     dataset = run.dataset
     rows = pl.read_parquet(dataset.folder / "interactions.parquet")
-    length = np.sort(rows.filter(pl.col(SPLIT) == TRAIN).group_by(USER_ID).len()["len"].to_numpy())
+    length = dataset.train_lengths[dataset.train_lengths > 0]
     count = np.sort(dataset.items[COUNT].to_numpy())[::-1]
     return [
         _tiers(dataset.items, rows),
@@ -109,7 +109,7 @@ def _ratings(rows: pl.DataFrame) -> list[Figure]:
                 axis("ratings", zero=True),
                 f"How often each of {len(at)} ratings was given",
                 Table("Ratings", ["rating", "ratings", "share"], cells, frozenset({0, 1, 2})),
-                f"{at.min():g} to {at.max():g}, mean {rows[RATING].mean():.2f}.",  # type: ignore[str-bytes-safe]
+                f"{at.min():g} to {at.max():g}, mean {rows[RATING].to_numpy().mean():.2f}.",
                 height=270,
             )
         ]

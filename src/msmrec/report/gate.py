@@ -24,7 +24,7 @@ def gate_at_work(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list
     Args:
         opened: the run's model. why_closed: a sentence for where there is none.
     """
-    if not str((run.config.get("model") or {}).get("class_path")).endswith("MSMRec"):
+    if not str(run.run.config.get("model.class_path")).endswith("MSMRec"):
         raise Missing("The run's model has no gate over modalities; MSMRec has.")
     if opened is None or not isinstance(opened.model, MSMRec):
         raise Missing(why_closed)

@@ -89,5 +89,5 @@ def maps(found: Analysis) -> list[Block]:
 
 def _scaled(values: pl.Series, whole: pl.Series) -> list[int]:
     """Coordinates as whole numbers from 0 to 1,000: they have no unit, and are short to write."""
-    low, high = float(whole.min()), float(whole.max())  # type: ignore[arg-type]
+    low, high = float(whole.to_numpy().min()), float(whole.to_numpy().max())
     return ((values.cast(pl.Float64) - low) / max(high - low, 1e-9) * 1000).round().cast(pl.Int32).to_list()

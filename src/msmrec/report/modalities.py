@@ -114,10 +114,11 @@ def _users(found: Analysis) -> list[Block]:
 
 
 def _positions(found: Analysis) -> list[Block]:
-    figures = []
-    table = found.positions
-    low, high = table["low"].min(), table["high"].max()
-    margin = 0.04 * (float(high) - float(low)) if len(table) else 0.0  # type: ignore[arg-type]
+    figures, table = [], found.positions
+    if not len(table):
+        return []
+    low, high = table.select(pl.col("low").min(), pl.col("high").max()).row(0)
+    margin = 0.04 * (high - low)
     for (name,), part in table.group_by(MODALITY, maintain_order=True):
         part = part.sort("position")
         at = [(p + 0.5) / 20 for p in part["position"]]
@@ -134,7 +135,7 @@ def _positions(found: Analysis) -> list[Block]:
                 str(name),
                 marks,
                 axis("place in the history", percent=True),
-                axis("weight", range=[float(low) - margin, float(high) + margin]),  # type: ignore[arg-type]
+                axis("weight", range=[low - margin, high + margin]),
                 f"Mean gate weight of {name} along the history",
                 Table(str(name), ["place", "weight", "95% interval"], rows, frozenset({1, 2})),
                 height=210,
@@ -213,7 +214,7 @@ def _devoted(found: Analysis) -> list[Block]:
 
 
 def _removal(found: Analysis) -> list[Block]:
-    blocks: list[Block] = []
+    blocks: list[Figure] = []
     for (metric,), part in found.removal.group_by("metric", maintain_order=True):
         names = part[MODALITY].to_list()
         rows = [
@@ -245,4 +246,4 @@ def _removal(found: Analysis) -> list[Block]:
         "Each modality taken from the trained model in turn; left of the line: worse without it. 95% intervals over"
         " users, who are the same with and without."
     )
-    return [intro, Row(blocks)] if blocks else []  # type: ignore[arg-type]
+    return [intro, Row(blocks)] if blocks else []

@@ -162,7 +162,7 @@ def _training_prompts(run: RunFiles) -> list[Block]:
     prompts = pl.read_parquet(path).drop_nulls("prompt").head(200)
     if not len(prompts):
         raise Missing("The prompts of this run were not kept as text (RetrievalCallback.texts is 0).")
-    above = float(run.config["data"].get("label_above", 3.0))
+    above = float(run.run.config.get("data.label_above", 3.0))
     label = run.dataset.column(RATING)[prompts["row"].to_numpy()] > above
     chosen = [*np.flatnonzero(label)[: SAMPLES // 2], *np.flatnonzero(~label)[: SAMPLES // 2]]
     blocks: list[Block] = [

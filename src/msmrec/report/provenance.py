@@ -9,6 +9,7 @@ import yaml
 from msmrec.report.figures import number
 from msmrec.report.page import Block, Code, Missing, Prose, Table
 from msmrec.report.run_files import RunFiles
+from msmrec.run_folder import without_nulls
 
 
 def configuration(run: RunFiles) -> list[Block]:
@@ -28,7 +29,7 @@ def configuration(run: RunFiles) -> list[Block]:
         for key in ("trainer.max_epochs", "trainer.precision", "early_stopping.patience")
         if run.run.config.get(key) is not None
     ]
-    text = yaml.safe_dump(_without_nulls(run.config), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(without_nulls(run.config), sort_keys=False, allow_unicode=True)
     return [Table("Model and data", ["key", "value"], rows), Code("config.yaml, without what is null", text)]
 
 
@@ -40,12 +41,6 @@ def _text(value: Any) -> str:
         if isinstance(value, bool)
         else str(value)
     )
-
-
-def _without_nulls(part: Any) -> Any:
-    if isinstance(part, dict):
-        return {key: made for key, value in part.items() if (made := _without_nulls(value)) not in (None, {})}
-    return [_without_nulls(value) for value in part] if isinstance(part, list) else part
 
 
 def lineage(run: RunFiles) -> list[Block]:

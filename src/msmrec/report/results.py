@@ -135,7 +135,7 @@ def slices(run: RunFiles) -> list[Block]:
     series = []
     for metric, statistic, draws in zip(METRICS, statistics, drawn, strict=True):
         mean = statistic.at(np.ones((1, len(ids))))[0].tolist()
-        ends = [interval(draws[:, k]) if n >= FEWEST else (None, None) for k, n in enumerate(sizes)]
+        ends = [interval(draws[:, k]).tolist() if n >= FEWEST else (None, None) for k, n in enumerate(sizes)]
         series.append(
             (metric.replace("hit_rate", "HR").replace("ndcg", "NDCG"), mean, [a for a, _ in ends], [b for _, b in ends])
         )
@@ -178,12 +178,11 @@ def variants(run: RunFiles) -> list[Block]:
         values = np.stack([wide[name].to_numpy().astype(float) for name in names], 1)
         there = ~np.isnan(values)
         (draws,) = bootstrap([Means(np.where(there, values, 0), there.astype(float))], len(users), RESAMPLES)
-        ends = [interval(draws[:, k]) for k in range(len(names))]
         means = [found[name].get(metric) for name in names]
-        series.append((COLUMNS[metric], means, [a for a, _ in ends], [b for _, b in ends]))
-    best = {metric: max(row.get(metric, -np.inf) for row in found.values()) for metric in shown}
+        series.append((COLUMNS[metric], means, *interval(draws).tolist()))
+    best = max((row["ndcg@10"] for row in found.values() if "ndcg@10" in row), default=None)
     rows = [[name, *(number(row.get(metric)) for metric in shown)] for name, row in found.items()]
-    marked = frozenset(k for k, row in enumerate(found.values()) if row.get("ndcg@10") == best.get("ndcg@10"))
+    marked = frozenset(k for k, row in enumerate(found.values()) if row.get("ndcg@10") == best)
     table = Table(
         "Variants on the test part; marked: the highest NDCG@10",
         ["variant", *(COLUMNS[m] for m in shown)],

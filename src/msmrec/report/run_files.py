@@ -75,6 +75,11 @@ class RunFiles:
         except InputError as error:
             raise Missing(f"{error}.") from None
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the run's model describes items by texts."""
+        return any(f"{key}.".startswith("model.init_args.text.") for key in self.run.config)
+
     def table(self, name: str, what: str) -> pl.DataFrame:
         """A Parquet file of the run; `what` ends the sentence "There is no ..., so ...", should it be missing."""
         path = self.folder / name

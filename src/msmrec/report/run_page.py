@@ -57,7 +57,7 @@ def asks_the_model(folder: Path) -> bool:
     Raises:
         InputError: there is no run.
     """
-    return "text" in ((RunFiles(folder).config.get("model") or {}).get("init_args") or {})
+    return RunFiles(folder).reads_texts
 
 
 def report_of_training(folder: Path) -> str:
@@ -82,7 +82,7 @@ def _header(run: RunFiles) -> tuple[str, list[tuple[str, str, str]]]:
         return str(missing), []
     except (InputError, PolarsError, OSError):
         cells = {}  # the section on metrics says what is wrong
-    model = str((run.config.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+    model = str(run.run.config.get("model.class_path", "")).rpartition(".")[2]
     data, protocol = record["dataset"], record["protocol"]
     share = f"{100 * protocol['ratios'][2]:g}%" if "ratios" in protocol else "part"
     split = {

@@ -15,12 +15,13 @@ EXAMPLES = 2  # items whose texts are shown
 
 def texts(run: RunFiles, opened: OpenRun | None, why_closed: str) -> list[Block]:
     """Coverage, support of claims and contradictions by modality, and some items' texts."""
-    if "text" not in ((run.config.get("model") or {}).get("init_args") or {}):
+    if not run.reads_texts:
         raise Missing("The run's model reads no modality texts.")
     if opened is None:
         raise Missing(why_closed)
     data = opened.data
-    text: ItemText = opened.model.text  # type: ignore[assignment]
+    text = opened.model.text
+    assert isinstance(text, ItemText)
     made = text.texts(data.dataset, data.root, data.cache)
     summary = summarise(made, Evidence.of(data.dataset.items, text.documents(data.dataset, data.root, data.cache)))
     words = {

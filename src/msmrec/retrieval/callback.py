@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from msmrec.artifacts import InputError, atomic_file
-from msmrec.columns import TEST, VAL
+from msmrec.columns import ITEM_ID, TEST, USER_ID, VAL
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
 from msmrec.retrieval.index import ItemIndex
@@ -175,8 +175,8 @@ class RetrievalCallback(Callback):
         frame = pl.DataFrame(
             {
                 "row": rows,
-                "user_id": data.dataset.user_id[rows],
-                "item_id": data.dataset.item_id[rows],
+                USER_ID: data.dataset.user_id[rows],
+                ITEM_ID: data.dataset.item_id[rows],
                 "history": pl.Series(chosen, dtype=pl.Array(pl.Int32, chosen.shape[1])),
                 "prompt": [*texts, *[None] * (len(rows) - len(texts))],
             },

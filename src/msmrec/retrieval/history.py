@@ -211,3 +211,8 @@ def rerank(dataset: Dataset, relevant: np.ndarray, rows: np.ndarray, alpha: floa
         found = np.take_along_axis(both, 2 * k - 1 - (key & ((1 << bits) - 1)), 1)
         merged[begin : begin + BLOCK] = np.where(key < 0, -1, found)
     return merged
+
+
+def in_time(history: np.ndarray) -> np.ndarray:
+    """(S, K) the same rows oldest first, -1 in front: rows of a user ascend in time."""
+    return np.sort(history, axis=1)

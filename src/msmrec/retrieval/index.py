@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msmrec.artifacts import InputError, atomic_file, write_json
+from msmrec.artifacts import InputError, atomic_file, first_line, write_json
 
 log = logging.getLogger(__name__)
 
@@ -252,8 +252,7 @@ class ItemIndex:
             index_map = faiss.read_index(str(folder / Path(info["file"]).name))
             shape = index_map.ntotal, index_map.d
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{folder}: no readable index ({reason}); build it again") from None
+            raise InputError(f"{folder}: no readable index ({first_line(error)}); build it again") from None
         if not isinstance(index_map, faiss.IndexIDMap) or shape != (info["count"], info["dimension"]):
             raise InputError(f"{folder}: index.json and {info['file']} do not belong together; build the index again")
         self._take(faiss, index_map, faiss.downcast_index(index_map.index))
@@ -299,9 +298,8 @@ class ItemIndex:
                 resources = faiss.StandardGpuResources()
                 gpu = faiss.index_cpu_to_gpu(resources, card, index)
             except RuntimeError as error:  # memory, or a code size without a kernel
-                reason = str(error).splitlines()[0]
                 raise InputError(
-                    f"the {self.kind} index cannot be moved to the GPU ({reason}); give device cpu"
+                    f"the {self.kind} index cannot be moved to the GPU ({first_line(error)}); give device cpu"
                 ) from None
         self._map, self._index, self.dim = index_map, index, index.d
         self._gpu, self._resources = gpu, resources

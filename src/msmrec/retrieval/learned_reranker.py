@@ -15,6 +15,7 @@ from msmrec.data.prepare import Dataset
 from msmrec.retrieval.history import Channel, union
 
 FEATURES = 5
+HIDDEN = 16  # width of the network
 
 
 class LearnedReranker(nn.Module):
@@ -22,13 +23,12 @@ class LearnedReranker(nn.Module):
 
     Args:
         middle, reach: of the rating scale, and how far its ends lie from there.
-        hidden_dim: of the two-layer network.
     """
 
-    def __init__(self, middle: float, reach: float, hidden_dim: int = 16) -> None:
+    def __init__(self, middle: float, reach: float) -> None:
         super().__init__()
         self.middle, self.reach = middle, max(reach, 1e-6)
-        self.score = nn.Sequential(nn.Linear(FEATURES, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 1))
+        self.score = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 1))
         self.answer = nn.Linear(2, 1)  # from the weighted and the plain mean of the ratings
 
     def forward(self, features: Tensor, real: Tensor) -> Tensor:

@@ -240,8 +240,3 @@ class PromptTokens:
         ends = np.cumsum(long)
         index = np.repeat(self.start[chosen] - (ends - long), long) + np.arange(ends[-1] if len(ends) else 0)
         return Tokens(self.flat[index], self.soft[index], size.sum(1))
-
-
-def in_time(history: np.ndarray) -> np.ndarray:
-    """(S, K) the same rows oldest first, -1 in front: rows of a user ascend in time."""
-    return np.sort(history, axis=1)

@@ -8,9 +8,8 @@ from msmrec.artifacts import InputError
 from msmrec.columns import RATING, TRAIN
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.samples import sample_rows
-from msmrec.retrieval.history import Channel, history_start, recent_history, relevant_history, rerank
+from msmrec.retrieval.history import Channel, history_start, in_time, recent_history, relevant_history, rerank
 from msmrec.retrieval.learned_reranker import LearnedReranker, fit, rerank_learned
-from msmrec.retrieval.prompts import in_time
 from msmrec.retrieval.vectors import ItemVectors
 
 Channels = Literal["none", "recent", "relevant", "reranked", "learned"]

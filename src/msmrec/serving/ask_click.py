@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
 
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, RATING, RAW_ITEM_ID, RAW_USER_ID, SPLIT, TEST, TIMESTAMP, USER_ID
@@ -40,7 +39,7 @@ class Asked(Dataset):
 
     def __init__(self, whole: Dataset, rows: pl.DataFrame, users: pl.DataFrame | None = None) -> None:
         self.folder, self.info, self.num_items = whole.folder, whole.info, whole.num_items
-        self.rows, self.num_users = rows, int(rows[USER_ID].max())  # type: ignore[arg-type]
+        self.rows, self.num_users = rows, int(rows[USER_ID].to_numpy().max())
         self.__dict__ |= {"items": whole.items, "users": whole.users if users is None else users}
 
     def column(self, name: str) -> np.ndarray:
@@ -98,10 +97,9 @@ class ClickAnswers:
             tokens, np.arange(len(user)), np.where(history >= 0, row[history], -1), np.zeros(len(user)),
             tokens_per_batch=4 * model.tokens_per_batch, device=model.answers.device, shuffle=False,
         )  # fmt: skip
-        with torch.inference_mode(), model.trainer.precision_plugin.forward_context():
-            made = torch.cat([model.evaluated(batch)[3] for batch in loader]).cpu().numpy()
         probability = np.empty(len(user))
-        probability[np.concatenate([group for group, _ in loader.groups()])] = made
+        order = np.concatenate([group for group, _ in loader.groups()])
+        probability[order] = model.probabilities(loader).cpu().numpy()
         return probability
 
     def _with(self, dataset: Dataset) -> RecDataModule:
@@ -153,9 +151,8 @@ class ClickAnswers:
             tokens, row, history, np.zeros(1), tokens_per_batch=model.tokens_per_batch, device=model.answers.device,
             shuffle=False,
         )  # fmt: skip
-        with torch.inference_mode(), model.trainer.precision_plugin.forward_context():
-            click = float(torch.sigmoid(model.logits(next(iter(loader))).float()))
-        return Answer(f"{model.prompt.system}\n\n{next(prompts.texts(row, history))}", click)
+        prompt = f"{model.prompt.system}\n\n{next(prompts.texts(row, history))}"
+        return Answer(prompt, float(model.probabilities(loader)))
 
     def _item(self, raw: object, must: bool = True) -> int:
         items = self.data.dataset.items

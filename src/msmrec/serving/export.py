@@ -11,12 +11,9 @@ whoever serves it keeps the whole history, of which the model reads only the lat
 """
 
 import json
-import os
-import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from msmrec.artifacts import InputError, write_json
+from msmrec.artifacts import InputError, first_line, whole_folder, write_json
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
 from msmrec.data.prepare import FileColumns
@@ -71,8 +68,7 @@ def of_export(folder: Path) -> Recommender:
         zipfile.ZipFile(folder / "model.pt2").close()  # torch says a page about what is none
         program = torch.export.load(folder / "model.pt2").module()
     except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"{folder}: not a whole export ({reason}); export the run again") from None
+        raise InputError(f"{folder}: not a whole export ({first_line(error)[:160]}); export the run again") from None
     if about.get("format") != FORMAT:
         raise InputError(f"{folder}/serving.json: format {about.get('format')}, not {FORMAT}; export the run again")
     return Recommender(
@@ -107,6 +103,7 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
         )
     assert isinstance(run.model, RecModule)
     model = run.model.to("cpu")
+    refuse_existing(out)
     with whole_folder(out) as folder:
         recommender.items.select(ITEM_ID, RAW_ITEM_ID, TITLE, YEAR, GENRES, COUNT).write_parquet(
             folder / "items.parquet"
@@ -134,23 +131,14 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
     return about
 
 
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `path` when the block ends well.
+def refuse_existing(out: Path) -> None:
+    """Refuses to export over what is there.
 
     Raises:
-        InputError: `path` is there already.
+        InputError: `out` is there already.
     """
-    if path.exists():
-        raise InputError(f"{path}: already there; remove it, or give another --out")
-    temporary = path.with_name(f".tmp-{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if out.exists():
+        raise InputError(f"{out}: already there; remove it, or give another --out")
 
 
 def _traced(ranking: Ranking, max_seq_len: int) -> torch.export.ExportedProgram:
@@ -162,10 +150,9 @@ def _traced(ranking: Ranking, max_seq_len: int) -> torch.export.ExportedProgram:
         try:
             return torch.export.export(ranking, example, dynamic_shapes=({0: batch, 1: positions}, {0: batch}))
         except RuntimeError as error:  # of a user's own class
-            said = str(error).strip().splitlines()[0]
             raise InputError(
                 f"{type(ranking.model).__name__}.scores cannot be exported for any number of users and any length"
-                f" ({said}); take sizes from tensor.shape, not from len() or as numbers"
+                f" ({first_line(error)}); take sizes from tensor.shape, not from len() or as numbers"
             ) from None
 
 

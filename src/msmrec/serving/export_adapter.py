@@ -8,14 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from msmrec.artifacts import InputError, write_json
+from msmrec.artifacts import InputError, whole_folder, write_json
 from msmrec.columns import VAL
 from msmrec.ctr.head import LlamaCTR
 from msmrec.ctr.language_model import answer_token, resolve
 from msmrec.data.samples import sample_rows
 from msmrec.llm.weights import load_causal_lm
 from msmrec.run_folder import OpenRun
-from msmrec.serving.export import whole_folder
+from msmrec.serving.export import refuse_existing
 
 PROBES, TOLERANCE = 32, 1e-3
 
@@ -49,6 +49,7 @@ def export_adapter(run: OpenRun, out: Path, merge: bool = False) -> dict[str, An
         "system": model.prompt.system, "yes": model.prompt.yes, "no": model.prompt.no,
         "trained_on": model.quantisation, "test": {name: run.record["test"].get(name) for name in model.headline},
     }  # fmt: skip
+    refuse_existing(out)
     with whole_folder(out) as folder:
         if merge:
             about["checked"] = _merge(run, model, base, folder / "model")
@@ -85,8 +86,7 @@ def _merge(run: OpenRun, model: LlamaCTR, base: str, folder: Path) -> dict[str, 
     del whole, adapted, merged  # or two whole models would be there at once
     written = load_causal_lm(str(folder), "none", torch.float32)[1].to(device).eval()
     loader = model._prompt_loader(run.data, rows, history, model.tokens_per_batch, shuffle=False)
-    with torch.no_grad(), model.trainer.precision_plugin.forward_context():
-        trained = torch.cat([torch.sigmoid(model.logits(batch).float()) for batch in loader]).cpu().sort().values
+    trained = model.probabilities(loader).cpu().sort().values
     again = clicks(written)
     worst = float((again - beside).abs().max())
     if worst > TOLERANCE:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, first_line
 from msmrec.columns import ITEM_ID, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, USER_ID
 from msmrec.data.interactions import as_text
 from msmrec.data.prepare import Dataset, FileColumns
@@ -178,8 +178,9 @@ def read_table(path: Path, columns: FileColumns) -> pl.DataFrame:
                 return pl.read_csv(path, separator="\t", infer_schema=False)
             case ".csv":
                 file = sys.stdin.buffer.read() if path is STDIN else path
-                own = {"separator": columns.separator, "infer_schema": False}
-                header = pl.read_csv(file, n_rows=1, truncate_ragged_lines=True, **own).columns  # type: ignore[arg-type]
+                header = pl.read_csv(
+                    file, separator=columns.separator, n_rows=1, infer_schema=False, truncate_ragged_lines=True
+                ).columns
                 separator = columns.separator if {columns.user, columns.item} & set(header) else ","
                 return pl.read_csv(file, separator=separator, infer_schema=False)
             case ".jsonl" | ".ndjson":
@@ -187,7 +188,7 @@ def read_table(path: Path, columns: FileColumns) -> pl.DataFrame:
     except pl.exceptions.NoDataError:
         raise InputError(f"{path}: the file is empty") from None
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as {ending[1:]} ({str(error).splitlines()[0][:160]})") from None
+        raise InputError(f"{path}: cannot be read as {ending[1:]} ({first_line(error)[:160]})") from None
     raise InputError(f"{path}: give a .csv, .tsv, .parquet or .jsonl file")
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import polars as pl
-import torch
 
 from msmrec.artifacts import InputError
 from msmrec.ctr.head import LlamaCTR
@@ -51,8 +50,7 @@ def score(run: OpenRun, pairs: Pairs, before: int | None = None) -> tuple[pl.Dat
             data.dataset, pairs.user, pairs.item, end, model.max_history, data.eval_batch_size * EVAL_SAMPLES,
             data.place()[0],
         )  # fmt: skip
-        with torch.inference_mode(), model.trainer.precision_plugin.forward_context():
-            probability = torch.cat([model.evaluated(batch)[3] for batch in loader]).cpu().numpy()
+        probability = model.probabilities(loader).cpu().numpy()
     notes = list(pairs.notes)
     if rated := int(_rated(data.dataset, pairs, before).sum()):
         notes.append(f"{rated:,} pairs are of an item that the user has rated already, which the model reads")

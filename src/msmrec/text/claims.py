@@ -13,7 +13,8 @@ from itertools import pairwise
 
 import polars as pl
 
-YEAR = r"(?:18[89]\d|19\d\d|20\d\d)"
+from msmrec.text.titles import YEAR
+
 KINDS = ("names", "numbers", "years", "words")
 
 _LONGEST_NAME = 8  # words; a text in capitals is not one name

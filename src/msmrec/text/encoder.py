@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msmrec.artifacts import InputError
+from msmrec.hardware import has_fast_bf16
 from msmrec.llm.model_files import files_sha256, model_folder
 
 log = logging.getLogger(__name__)
@@ -62,14 +63,9 @@ def device_and_precision(device: str, precision: Precision) -> tuple[str, str]:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if precision != "auto":
-        return device, precision
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot say
-        fast = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-    return device, "bfloat16" if fast else "float32"
+    if precision == "auto":
+        precision = "bfloat16" if has_fast_bf16(device.startswith("cuda")) else "float32"
+    return device, precision
 
 
 class TransformersEncoder(TextEncoder):
@@ -318,8 +314,8 @@ class TfidfSvdEncoder(TextEncoder):
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See ``TextEncoder``; a text without a word of the vocabulary is a zero row."""
-        from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped, unused-ignore]
-        from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped, unused-ignore]
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectors = np.zeros((len(texts), self._dim), np.float32)
         if not any(text.strip() for text in texts):

@@ -13,8 +13,9 @@ import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import DOC_ID, ITEM_ID, MODALITY, TEXT, TITLE
-from msmrec.text.claims import KINDS, YEAR, claims, name_words, pair, stated_people, stated_years, terms
+from msmrec.text.claims import KINDS, claims, name_words, pair, stated_people, stated_years, terms
 from msmrec.text.describe import item_document
+from msmrec.text.titles import YEAR
 
 ALL = "all"
 """What a summary calls the row of all modalities together."""
@@ -204,10 +205,7 @@ def summarise(texts: pl.DataFrame, evidence: Evidence) -> pl.DataFrame:
             the texts that make such claims;
         contradictions: per 100 texts.
     """
-    return _summary(faithfulness(texts, evidence), texts)
-
-
-def _summary(scores: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
+    scores = faithfulness(texts, evidence)
     told = scores.with_columns(text=texts[TEXT].fill_null("")).with_columns(told=pl.col("length") > 0)
     names = told[MODALITY].unique(maintain_order=True).to_list()
     of_modality = {name: told.filter(pl.col("told") & (pl.col(MODALITY) == name))[TEXT].to_list() for name in names}

@@ -152,8 +152,7 @@ class ItemText:
         The description is all that was found about the item, one modality after the other. Both are centred and
         turned to their `dim` principal axes, then brought to length 1; an item without a description has zeros there.
         """
-        texts = self.texts(dataset, root, cache).filter(pl.col(TEXT) != "")
-        found = texts.group_by(ITEM_ID, maintain_order=True).agg(pl.col(TEXT).str.join(" "))
+        found = all_told(self.texts(dataset, root, cache))
         description = [""] * (dataset.num_items + 1)
         for item, text in found.iter_rows():
             description[item] = text
@@ -165,6 +164,12 @@ class ItemText:
                 raw = encode_cached(self.encoder, [side[i] for i in rows], cache / "vectors")
                 result[rows, k] = principal(raw, self.dim)
         return result
+
+
+def all_told(texts: pl.DataFrame) -> pl.DataFrame:
+    """item_id, text: an item's texts, one modality after the other; items without any are left out."""
+    told = texts.filter(pl.col(TEXT) != "")
+    return told.group_by(ITEM_ID, maintain_order=True).agg(pl.col(TEXT).str.join(" "))
 
 
 def how_described(texts: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,6 @@ from msmrec.llm.answers import Answers
 from msmrec.llm.client import ChatModel, Request
 from msmrec.text.writer import FIELDS, as_data, read_prompt
 
-JUDGED = "judged"
 MAX_CONTEXT = 8000  # characters of documents in a prompt, as a writer reads them by default
 GRADES = (0, 1, 2)  # contradicted or not mentioned, supported in part, supported in full
 
@@ -72,4 +71,4 @@ def judge(
                 notes.append(reply.note if value in GRADES or reply.content is None else f"answer: grade {value}")
             bar.update()
     order = rows.select(ITEM_ID).join(told, on=ITEM_ID, maintain_order="left").select(ITEM_ID, MODALITY)
-    return order.with_columns(pl.Series(JUDGED, judged, pl.Int64), pl.Series(NOTE, notes, pl.String))
+    return order.with_columns(pl.Series("judged", judged, pl.Int64), pl.Series(NOTE, notes, pl.String))

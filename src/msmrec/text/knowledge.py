@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, one_line
 from msmrec.columns import DOC_ID, ITEM_ID
 from msmrec.text.encoder import TextEncoder
 from msmrec.text.retrieve import retrieve
@@ -91,7 +91,7 @@ def _document(line: bytes, where: str, max_chars: int) -> dict[str, str]:
     try:
         parsed = json.loads(line)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{where}: not a JSON object in UTF-8 ({_one_line(error)}); mend or delete the line") from None
+        raise InputError(f"{where}: not a JSON object in UTF-8 ({one_line(error)}); mend or delete the line") from None
     if not isinstance(parsed, dict):
         raise InputError(f"{where}: a {type(parsed).__name__}, not a JSON object; write one document a line")
     doc_id = parsed.get(DOC_ID)
@@ -118,7 +118,3 @@ def _string(value: Any, where: str) -> str:
 
 def _clip(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else (text[:max_chars].rsplit(" ", 1)[0] or text[:max_chars])
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

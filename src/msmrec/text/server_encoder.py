@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msmrec.artifacts import InputError
+from msmrec.artifacts import InputError, one_line
 from msmrec.llm.server import connection
 from msmrec.text.encoder import TextEncoder
 
@@ -63,7 +63,7 @@ class ServerEncoder(TextEncoder):
                 try:
                     made = client.embeddings.create(model=self.model, input=part, encoding_format="float").data
                 except (OpenAIError, ValueError) as error:
-                    reason = " ".join(str(error).split())[:160]
+                    reason = one_line(error)[:160]
                     raise InputError(f"{settings['base_url']} gives no vectors by {self.model}: {reason}") from None
                 if len(made) != len(part) or len(made[0].embedding) != self._dim:
                     raise InputError(

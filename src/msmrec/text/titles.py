@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_YEAR = r"(?:18[89]\d|19\d\d|20\d\d)"
-_TITLE_YEAR = re.compile(rf"\s*\(({_YEAR})(?:\s*[-\u2013]\s*(?:{_YEAR})?)?\)\s*$")
-_ANY_YEAR = re.compile(rf"\b({_YEAR})\b")
+YEAR = r"(?:18[89]\d|19\d\d|20\d\d)"
+_TITLE_YEAR = re.compile(rf"\s*\(({YEAR})(?:\s*[-\u2013]\s*(?:{YEAR})?)?\)\s*$")
+_ANY_YEAR = re.compile(rf"\b({YEAR})\b")
 _TRAILING_ARTICLE = re.compile(
     r"^(.*\S),\s+(the|an?|l[aeo]s?|l'|el|il|gli|i|une?|un[ao]?|d[aei][srn]?|den|det|det?|os?|as)\s*$", re.IGNORECASE
 )
@@ -28,7 +28,7 @@ _ALIAS = re.compile(
     r"known (?:[\w ]{1,40} )?as)\s+[\"\u201c]?([A-Z0-9][^,;.()\"\u201d]{0,80})"
 )
 _LEAD = re.compile(r"^(.{1,240}?),?\s+(?:is|was|are|were)\s+(?:an?|the|one)\s", re.DOTALL)
-_LABELLED = re.compile(rf"^(?:\w+: )?(.{{1,200}}? \({_YEAR}\))", re.DOTALL)
+_LABELLED = re.compile(rf"^(?:\w+: )?(.{{1,200}}? \({YEAR}\))", re.DOTALL)
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
 _SUBTITLE = re.compile(r"\s*(?::|\s[-\u2013\u2014])\s+")
 
@@ -101,8 +101,8 @@ def name_text(text: str) -> Naming:
     wholes += _ALIAS.findall(text[:400])
     opening = text[lead.end(1) : lead.end(1) + 160]
     sentence = re.split(r"(?<=[a-z)])\.\s", opening)[0]
-    year = re.search(rf"\b(?:is|was|are|were)\s+(?:an?|the|one)\s.{{0,60}}?\b({_YEAR})\b", sentence, re.DOTALL)
-    year = year or re.search(rf"\b(?:released|premiered|first shown)\b[^.]{{0,80}}?\b({_YEAR})\b", text[:600])
+    year = re.search(rf"\b(?:is|was|are|were)\s+(?:an?|the|one)\s.{{0,60}}?\b({YEAR})\b", sentence, re.DOTALL)
+    year = year or re.search(rf"\b(?:released|premiered|first shown)\b[^.]{{0,80}}?\b({YEAR})\b", text[:600])
     return _naming(wholes, (int(year[1]),) if year else years_in(text[:300])[:3])
 
 

@@ -106,7 +106,7 @@ def cached_rows(
     Returns:
         (n, D) float32.
     """
-    from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+    from tqdm import tqdm
 
     rows: dict[bytes, list[int]] = {}
     for i, key in enumerate(keys):

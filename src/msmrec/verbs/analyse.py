@@ -8,8 +8,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
-
 from msmrec.analysis.analyse import analyse
 from msmrec.analysis.maps import METHODS
 from msmrec.analysis.summary import found, summary
@@ -43,6 +41,5 @@ def main(args: Sequence[str]) -> None:
     made = analyse(run, given.popular_above, methods, given.map_items, given.neighbours, given.resamples, given.seed)
     print(summary(made))
     if isinstance(run.data.source, Simulated):
-        truth = pl.read_parquet(run.data.source.folder(run.data.root) / "truth.parquet")
-        print("", found(made, truth), sep="\n")
+        print("", found(made, run.data.source.truth(run.data.root)), sep="\n")
     print(f"\n{given.run / 'analysis'}")

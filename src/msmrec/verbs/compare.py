@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError, atomic_file
 from msmrec.evaluation.compare import compare
 from msmrec.evaluation.comparison_plot import plot
@@ -38,7 +37,7 @@ def main(args: Sequence[str]) -> None:
     if given.resamples < 100:
         raise InputError(f"--resamples {given.resamples}: an interval needs at least 100")
     metrics = [name.strip() for name in given.metrics.split(",") if name.strip()]
-    table = compare(given.run, metrics, given.baseline, given.x, given.resamples, given.seed, CONFIGS, given.names)
+    table = compare(given.run, metrics, given.baseline, given.x, given.resamples, given.seed, given.names)
     for warning in table.warnings:
         print(f"msmrec: warning: {warning}", file=sys.stderr)
     if given.plot:

@@ -10,8 +10,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
-
 from msmrec.analysis.gate import gated, read_gate
 from msmrec.analysis.people import weight_table
 from msmrec.analysis.planted import rank_correlations, within_user_correlation
@@ -45,7 +43,7 @@ def main(args: Sequence[str] = ()) -> dict[str, float]:
     opened = open_run(Path("runs") / "demo_msmrec")
     dataset = opened.data.dataset
     assert isinstance(opened.data.source, Simulated)
-    planted = pl.read_parquet(opened.data.source.folder(opened.data.root) / "truth.parquet")
+    planted = opened.data.source.truth(opened.data.root)
     names = ["hit_rate@10", "ndcg@10", "mrr@10", "hit_rate@100"]
     print(f"\n{'':14}" + "".join(f"{name:>14}" for name in names) + f"{'s/epoch':>10}{'epochs':>8}")
     for name, row in rows.items():

@@ -36,7 +36,7 @@ def texts_of(args: Sequence[str]) -> tuple[RecDataModule, ItemText]:
     Raises:
         InputError: it reads none.
     """
-    cli = build([*args, "--trainer.logger", "false"], save=False)
+    cli = build(args, save=False)
     if not hasattr(cli.model, "text"):
         raise InputError(f"{type(cli.model).__name__} reads no texts; name a config whose model has `text`")
     return cli.datamodule, cli.model.text

@@ -12,7 +12,7 @@ from pathlib import Path
 from msmrec.artifacts import InputError
 from msmrec.ctr.head import LlamaCTR
 from msmrec.finished import open_run
-from msmrec.serving.export import export
+from msmrec.serving.export import export, refuse_existing
 from msmrec.serving.export_adapter import export_adapter
 
 
@@ -24,8 +24,7 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--onnx", action="store_true", help="write model.onnx too (pip install 'msmrec[onnx]')")
     parser.add_argument("--merge", action="store_true", help="LlamaCTR: add the adapter to the base model's weights")
     given, overrides = parser.parse_known_args(args)
-    if given.out.exists():
-        raise InputError(f"{given.out}: already there; remove it, or give another --out")
+    refuse_existing(given.out)
     run = open_run(given.run, overrides)
     if isinstance(run.model, LlamaCTR):
         if given.onnx:

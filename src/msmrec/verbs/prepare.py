@@ -8,6 +8,6 @@ from msmrec.cli import build
 
 def main(args: Sequence[str]) -> None:
     """Takes the arguments of train.py."""
-    dataset = build([*args, "--trainer.logger", "false"], save=False).datamodule.dataset
+    dataset = build(args, save=False).datamodule.dataset
     print(json.dumps(dataset.info, indent=2))
     print(dataset.folder)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TEST, VAL
+from msmrec.columns import SPLITS
 from msmrec.finished import open_run
 from msmrec.serving.export import is_export, of_export
 from msmrec.serving.rank import of_run
@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> None:
     given, overrides = parser.parse_known_args(args)
     if given.out:
         checked(given.out)
-    if exported := is_export(given.run):
+    if is_export(given.run):
         if overrides:
             raise InputError(f"{' '.join(overrides)}: an export has no config; see python -m msmrec recommend --help")
         if given.users:
@@ -51,11 +51,10 @@ def main(args: Sequence[str]) -> None:
         recommender = of_run(run)
     if given.history and given.split:
         raise InputError("--split is about the dataset's users: it goes with --users")
-    if given.history or exported:
+    if given.history:
         requests = read_histories(given.history, recommender.items, recommender.columns)
     else:
-        before = {"val": VAL, "test": TEST}[given.split] if given.split else None
-        requests = read_users(given.users, run.data.dataset, recommender.columns, before)
+        requests = read_users(given.users, run.data.dataset, recommender.columns, SPLITS.get(given.split))
     allowed = recommender.allowed(given.genre, given.year_from, given.year_to)
     table, notes = recommend(recommender, requests, given.k, allowed, given.fallback == "popular")
     give(table, notes, given.out, f"{len(table):,} rows for {table['raw_user_id'].n_unique():,} users")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TEST, VAL
+from msmrec.columns import SPLITS
 from msmrec.finished import open_run
 from msmrec.serving.export import is_export
 from msmrec.serving.recommend import checked, give
@@ -34,7 +34,6 @@ def main(args: Sequence[str]) -> None:
         raise InputError(f"{given.run} is an export; score asks the run itself: give the folder that was exported")
     run = open_run(given.run, overrides)
     click_model(run)  # before a long file is read
-    before = {"val": VAL, "test": TEST}[given.split] if given.split else None
     pairs = read_pairs(given.pairs, run.data.dataset, run.data.source.file_columns)
-    table, notes = score(run, pairs, before)
+    table, notes = score(run, pairs, SPLITS.get(given.split))
     give(table, notes, given.out, f"{len(table):,} pairs")

@@ -131,7 +131,7 @@ def read_reviews(border: Border, release: Release) -> pl.DataFrame:
     for frame in frames:
         named = frame.rename(dict(zip(_FIELDS[release], _COLUMNS, strict=True)))
         kept.append(interactions(named, border, SCALE))
-        rows = int(frame[LINE].max() or rows) if len(frame) else rows  # type: ignore[arg-type]
+        rows = int(frame[LINE][-1]) if len(frame) else rows
         border.check(rows)
     if not rows:
         raise InputError(f"{border.path}: empty; put the published file there")

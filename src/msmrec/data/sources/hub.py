@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from msmrec.artifacts import InputError, atomic_file
+from msmrec.artifacts import InputError, atomic_file, first_line
 from msmrec.data.sources.table import Table
 
 
@@ -59,7 +59,7 @@ class HubTable(Table):
         try:
             table = datasets.load_dataset(repository, config or None, split=split or "train", revision=self.revision)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error.__cause__ or error)
             raise InputError(
                 f"{name}: not to be had from the Hugging Face hub ({reason}); mend data.source, or put it at {path}"
             ) from None

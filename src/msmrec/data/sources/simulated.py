@@ -159,6 +159,10 @@ class Simulated(Source):
             raise InputError(f"{folder}: made by another version; remove the folder to make it again")
         return folder
 
+    def truth(self, root: Path) -> pl.DataFrame:
+        """truth.parquet: what was planted, by user and modality."""
+        return pl.read_parquet(self.folder(root) / "truth.parquet")
+
     def read(self, root: Path) -> RawData:
         """Reads the world's files; it knows no genres and nothing of the users."""
         ratings, items = (self.folder(root) / f"{name}.parquet" for name in ("ratings", "items"))

@@ -9,7 +9,7 @@ from typing import IO, cast
 
 import polars as pl
 
-from msmrec.artifacts import InputError, file_digest, fingerprint
+from msmrec.artifacts import InputError, file_digest, fingerprint, first_line
 from msmrec.columns import GENRES, LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData, as_text
 from msmrec.data.prepare import FileColumns, Source
@@ -164,7 +164,7 @@ class Table(Source):
             try:
                 frame = pl.read_parquet(border.path).with_row_index(LINE, 1)
             except pl.exceptions.PolarsError as error:
-                raise InputError(f"{border.path}: not readable as Parquet ({str(error).splitlines()[0]})") from None
+                raise InputError(f"{border.path}: not readable as Parquet ({first_line(error)})") from None
         else:
             frame = _read_csv(border, self.separator)
         if missing := [name for name in names if name not in frame.columns]:
@@ -189,9 +189,8 @@ _TOO_MANY = "too many fields"
 
 def _read_csv(border: Border, separator: str) -> pl.DataFrame:
     """All columns as text, null where empty; lines with too many fields are refused."""
-    options = {"separator": separator, "infer_schema": False}
     try:
-        frame = pl.read_csv(border.path, **options)  # type: ignore[arg-type]
+        frame = pl.read_csv(border.path, separator=separator, infer_schema=False)
     except pl.exceptions.NoDataError:
         raise InputError(f"{border.path}: empty; put a header and rows there") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError):
