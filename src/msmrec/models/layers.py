@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 has the second only
+
+
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """`F.dropout`; on a CPU in a third of its time, with p to the nearest 65,536th.
 
@@ -119,7 +122,7 @@ class CausalTransformer(nn.Module):
         """
         row, column = positions
         rows = torch.arange(x.shape[0], device=x.device)  # len() would fix an exported batch
-        if self.training or not len(self.blocks) or not (torch.compiler.is_exporting() or torch.equal(row, rows)):
+        if self.training or not len(self.blocks) or not (exporting() or torch.equal(row, rows)):
             states: Tensor = self(x, seq_len)[positions]
             return states
         x = self._placed(x, seq_len)
