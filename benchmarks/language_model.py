@@ -41,8 +41,8 @@ from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.samples import sample_rows
 from msmrec.data.sources.movielens import MovieLens
 from msmrec.llm.weights import load_causal_lm
-from msmrec.retrieval.history import history_start, recent_history
-from msmrec.retrieval.prompts import Prompts, PromptTemplate, in_time
+from msmrec.retrieval.history import history_start, in_time, recent_history
+from msmrec.retrieval.prompts import Prompts, PromptTemplate
 
 SHAPES = {
     # As tiny_llama_ml1m's but for the width, 96 there: in 4 bits bitsandbytes wants multiples of 64 on a CPU.

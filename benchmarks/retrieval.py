@@ -16,8 +16,8 @@ from msmrec.data.prepare import SplitProtocol, prepare
 from msmrec.data.samples import sample_rows
 from msmrec.data.sources.movielens import MovieLens
 from msmrec.data.sources.simulated import Simulated
-from msmrec.retrieval.history import relevant_history, rerank
-from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTokens, in_time
+from msmrec.retrieval.history import in_time, relevant_history, rerank
+from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTokens
 
 K = 30
 

@@ -1,5 +1,7 @@
 """benchmarks/run.py runs ours on the tiny world and writes its table; its names and files fit together."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -30,6 +32,15 @@ def test_every_benchmark_and_peer_has_its_script(run: ModuleType) -> None:
             assert (BENCHMARKS / "peers" / peer.script).is_file(), peer
             assert peer.environment in ("", *run.ENVIRONMENTS)
     assert sum(benchmark.minutes for benchmark in run.BENCHMARKS.values()) <= 32
+
+
+def test_what_scripts_import_of_ours_is_there() -> None:
+    for script in BENCHMARKS.glob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("msmrec."):
+                module = importlib.import_module(str(node.module))
+                for name in node.names:
+                    assert hasattr(module, name.name), f"{script.name}: {node.module} has no {name.name}"
 
 
 def test_ours_runs_on_the_tiny_world(tmp_path: Path) -> None:
