@@ -1,10 +1,10 @@
 """benchmarks/run.py runs ours on the tiny world and writes its table; its names and files fit together."""
 
 import ast
-import importlib
 import importlib.util
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
