@@ -38,9 +38,8 @@ def test_what_scripts_import_of_ours_is_there() -> None:
     for script in BENCHMARKS.glob("*.py"):
         for node in ast.walk(ast.parse(script.read_text())):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("msmrec."):
-                module = importlib.import_module(str(node.module))
                 for name in node.names:
-                    assert hasattr(module, name.name), f"{script.name}: {node.module} has no {name.name}"
+                    pkgutil.resolve_name(f"{node.module}.{name.name}")  # a value or a module; raises where neither
 
 
 def test_ours_runs_on_the_tiny_world(tmp_path: Path) -> None:
