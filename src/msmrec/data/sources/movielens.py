@@ -15,7 +15,7 @@ from typing import Literal
 import polars as pl
 from tqdm import tqdm
 
-from msmrec.artifacts import InputError, atomic_file, build_once, file_digest, fingerprint
+from msmrec.artifacts import InputError, atomic_file, build_once, file_digest, fingerprint, one_line
 from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TAGS, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
 from msmrec.data.prepare import FileColumns, Source
@@ -183,7 +183,7 @@ def _read_columns(path: Path, header: str, types: dict[str, pl.DataType]) -> pl.
     try:
         return pl.read_csv(path, schema_overrides=types).select(*types)
     except pl.exceptions.PolarsError as error:
-        said = " ".join(str(error).split())[:120]
+        said = one_line(error)[:120]
         raise InputError(f"{path}: not {header} ({said}); mend it, or put the official file there") from None
 
 
