@@ -41,6 +41,7 @@ ORDER = [
     "parser_errors",
     "cli",
     "finished",
+    "suite_file",
     "suite",
     "verbs",
     "__main__",

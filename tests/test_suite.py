@@ -18,7 +18,8 @@ from msmrec.cli import build, train
 from msmrec.data.sources.simulated import Simulated
 from msmrec.data.sources.table import Table
 from msmrec.finished import evaluate
-from msmrec.suite import Line, lacks, plan, read_suite, suite, upstream
+from msmrec.suite import lacks, plan, suite, upstream
+from msmrec.suite_file import Line, read_suite
 
 SUITES = sorted(path.stem for path in (CONFIGS / "suites").glob("*.txt"))
 ROOT = CONFIGS.parent
