@@ -24,22 +24,21 @@ from filelock import FileLock
 from jsonargparse import ArgumentError, ParserError, set_parsing_settings
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from msmrec import classes, cluster, run_folder  # noqa: F401 (classes: short names in configs)
 from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers
 from msmrec.artifacts import InputError, atomic_file, one_line
 from msmrec.data.datamodule import RecDataModule
-from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.hardware import has_fast_bf16
 from msmrec.models.base import Module
 from msmrec.parser_errors import explain
 from msmrec.report.run_page import NAME as REPORT
 from msmrec.report.run_page import report_of_training
-from msmrec.tracking import place_in_wandb, start_wandb, track
+from msmrec.tracking import place_in_wandb
+from msmrec.training import fit_and_test, refuse_empty_parts
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help explains the fields of dataclasses too
 
@@ -70,32 +69,6 @@ class RunFolder(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams(self.config.as_dict())
-
-
-class Resumed(Callback):
-    """What a run that goes on needs: its best checkpoint where the folder is now, and to stay stopped if it was.
-
-    Lightning forgets the best score so far where the folder has another path than before, and would train a run that
-    had been stopped early for an epoch and more.
-    """
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Before the callbacks read their state: from the last checkpoint, and from the best one when it is tested."""
-        here = str(trainer.checkpoint_callback.dirpath)  # type: ignore[union-attr]
-
-        def moved(path: str) -> str:
-            return os.path.join(here, os.path.basename(path)) if path else path
-
-        for state in checkpoint["callbacks"].values():
-            if "best_model_path" in state:
-                state["dirpath"] = here
-                for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                    state[key] = moved(state[key])
-                state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the checkpoint is restored."""
-        trainer.should_stop |= any(one.stopped_epoch > 0 for one in trainer.early_stopping_callbacks)
 
 
 class RunCLI(LightningCLI):
@@ -289,7 +262,8 @@ def train(args: Sequence[str] | None = None) -> Path:
             f"trainer.precision {cli.trainer.precision}: scores would tie by the hundred, which costs ranks; take"
             f" {cli.trainer.precision.removesuffix('-true')}-mixed, whose evaluation is in float32"
         )
-    _refuse_empty_parts(cli)
+    assert isinstance(cli.datamodule, RecDataModule)
+    refuse_empty_parts(cli.trainer, cli.model, cli.datamodule)
     run, first = Path(cli.config.run_dir), cli.trainer.is_global_zero
     may_wait = not cluster.others_wait(cli.trainer)
     with run_folder.claimed(run, may_wait) if first else contextlib.nullcontext(False) as waited:
@@ -305,92 +279,12 @@ def train(args: Sequence[str] | None = None) -> Path:
                 print(f"{run} is finished but for report.html and what W&B gets at the end", file=sys.stderr)
                 print(f"{report_of_training(run)}; W&B gets no more", file=sys.stderr)
                 return run
-        return _train_and_say(cli)
-
-
-def _trains(cli: RunCLI) -> bool:
-    """Whether there is anything to train, and an epoch to train it in."""
-    dry = cli.trainer.fast_dev_run  # type: ignore[attr-defined]
-    return cli.model.trains and (cli.trainer.max_epochs != 0 or bool(dry))
-
-
-def _refuse_empty_parts(cli: RunCLI) -> None:
-    """Before a training that could choose no checkpoint, or would have no test at its end."""
-    info, protocol = cli.datamodule.dataset.info, cli.datamodule.protocol
-    for part, rows, why in (
-        ("test", info["num_test"], "every run ends with a test"),
-        ("validation", info["num_val"] or not _trains(cli), "it chooses the checkpoint"),
-    ):
-        if rows:
-            continue
-        ways = [f"data.protocol.ratios {list(protocol.ratios)} gives it no row, so raise its share"]
-        if protocol.split == "leave_one_out":
-            ways = ["data.protocol.split leave_one_out takes it from users with three ratings or more, so keep some"]
-        if protocol.min_target_rating is not None:
-            ways.append(f"lower data.protocol.min_target_rating {protocol.min_target_rating:g}")
-        raise InputError(f"{info['name']}: the {part} part is empty, and {why}: {', or '.join(ways)}")
-
-
-def _train_and_say(cli: RunCLI) -> Path:
-    try:
-        return _train(cli)
-    except MisconfigurationException as error:  # a metric to monitor that nobody logs, and the like
-        raise InputError(one_line(error)) from None
-    except SIGTERMException:  # a SystemExit with status 0, which would say that all is done
-        print("msmrec: terminated; the same command goes on from the last finished epoch", file=sys.stderr)
-        sys.exit(143)
-    except SystemExit:  # Lightning's answer to Ctrl-C, with status 1, as if something had failed
-        if cli.trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-
-
-def _train(cli: RunCLI) -> Path:
-    trainer, run = cli.trainer, Path(cli.config.run_dir)
-    assert isinstance(cli.model, Module) and isinstance(cli.datamodule, RecDataModule)
-    resumed = run_folder.unfinished(run, plain_config(cli, cli.config))
-    ckpt_path = resumed or cli.config.ckpt_path
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            run.mkdir(parents=True, exist_ok=True)  # W&B starts from there when it looks for the commit that runs
-            start_wandb(logger)
-    clock = Clock()
-    # A callback of its own at the end of every epoch, so that a resumed run starts with the next one: `save_last`
-    # beside a monitor only saves when the monitor improves.
-    last = ModelCheckpoint(run / "checkpoints", "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    trainer.callbacks += [clock, last, *([Resumed()] if resumed else [])]  # type: ignore[attr-defined]
-    checkpointed: Any = {"datamodule": cli.datamodule, "weights_only": False}  # our own files, which hold plain state
-    validates = cli.datamodule.dataset.info["num_val"] > 0
-    if not _trains(cli):
-        evaluation = trainer.validate if validates else trainer.test
-        # A model as it came, or as another run left it: nothing is trained.
-        run_folder.load_safely(
-            ckpt_path, lambda: evaluation(cli.model, ckpt_path=ckpt_path, verbose=False, **checkpointed)
-        )
-        best = str(run / "checkpoints" / "best.ckpt")
-        trainer.save_checkpoint(best)
-    else:
-        run_folder.load_safely(ckpt_path, lambda: trainer.fit(cli.model, ckpt_path=ckpt_path, **checkpointed))
-        best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        resumed = run_folder.unfinished(run, plain_config(cli, cli.config))
+        fit_and_test(
+            cli.trainer, cli.model, cli.datamodule, _name(cli.config) or run.name,
+            resumed or cli.config.ckpt_path, resumed is not None, cli.config.upload_checkpoint,
+        )  # fmt: skip
         return run
-    if not best:
-        raise InputError(f"{run}: no checkpoint was kept; validation never ran, so raise trainer.max_epochs")
-    validated = dict(trainer.validate(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0]) if validates else {}
-    tested = dict(trainer.test(cli.model, ckpt_path=best, verbose=False, **checkpointed)[0])
-    cli.model.to(trainer.strategy.root_device)  # Lightning leaves a tested model on the CPU; what follows asks it
-    if trainer.is_global_zero:
-        cli.model.save(run)
-        export_vectors(run, cli.model)
-        write_results(run, cli.model, cli.datamodule, _name(cli.config) or run.name, validated, tested, clock)
-        print(cli.model.report(run, tested))
-        print(report_of_training(run), file=sys.stderr)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            if trainer.is_global_zero:
-                track(logger.experiment, run, cli.model, cli.datamodule, cli.config.upload_checkpoint)
-            logger.experiment.finish()  # or the next training in this process would write into this one's W&B run
-    return run
 
 
 def plain_config(cli: RunCLI, config: Any) -> dict[str, Any]:
