@@ -14,7 +14,7 @@ from msmrec.command import main
 
 def evaluate() -> None:
     """Imported here, so that the page above needs no torch."""
-    from msmrec.finished import evaluate
+    from msmrec.finished_run import evaluate
 
     evaluate()
 

@@ -14,7 +14,7 @@ from tests.tiny_configs import for_model, tiny_config
 from msmrec.arguments import CONFIGS
 from msmrec.artifacts import InputError
 from msmrec.cli import train
-from msmrec.finished import evaluate
+from msmrec.finished_run import evaluate
 from msmrec.learned_fusion import train_fusion
 from msmrec.models.sasrec import SASRec
 

@@ -15,7 +15,7 @@ from tests.tiny_configs import TINY_DATA
 from msmrec import cluster
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
-from msmrec.run_folder import wandb_id
+from msmrec.resume import wandb_id
 
 
 @pytest.fixture

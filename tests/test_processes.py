@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 
-from msmrec.finished import evaluate, open_run
+from msmrec.finished_run import evaluate, open_run
 
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from tests.tiny_configs import TINY_DATA, tiny_config, tiny_text
 from msmrec.arguments import CONFIGS
 from msmrec.cli import build
 from msmrec.evaluation.slices import compare_slices
-from msmrec.finished import evaluate
+from msmrec.finished_run import evaluate
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {

@@ -17,7 +17,7 @@ from msmrec.artifacts import InputError
 from msmrec.cli import build, train
 from msmrec.data.sources.simulated import Simulated
 from msmrec.data.sources.table import Table
-from msmrec.finished import evaluate
+from msmrec.finished_run import evaluate
 from msmrec.suite import lacks, plan, suite, upstream
 from msmrec.suite_file import Line, read_suite
 

@@ -28,7 +28,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
-from msmrec import classes, cluster, run_folder  # noqa: F401 (classes: short names in configs)
+from msmrec import classes, cluster, resume  # noqa: F401 (classes: short names in configs)
 from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers
 from msmrec.artifacts import InputError, atomic_file, one_line
 from msmrec.data.datamodule import RecDataModule
@@ -139,7 +139,7 @@ class RunCLI(LightningCLI):
             if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
                 logger.init_args.save_dir = config.run_dir
             if getattr(logger, "class_path", "").endswith("WandbLogger"):
-                logger.init_args.id = run_folder.wandb_id(Path(config.run_dir))
+                logger.init_args.id = resume.wandb_id(Path(config.run_dir))
                 given = logger.get("dict_kwargs") or {}
                 logger.dict_kwargs = {**place_in_wandb(config, self.given), **given}
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
@@ -194,7 +194,7 @@ class RunCLI(LightningCLI):
                     if not (run / "metrics.json").exists():  # or a training of its own, without needs, ended just now
                         raise
             now = self.parser.parse_args(arguments(args))
-            if part := run_folder.differs(run, plain_config(self, now)):
+            if part := resume.differs(run, plain_config(self, now)):
                 raise InputError(f"{run}, which this run needs, was trained with another {part}; remove it")
         return run
 
@@ -266,10 +266,10 @@ def train(args: Sequence[str] | None = None) -> Path:
     refuse_empty_parts(cli.trainer, cli.model, cli.datamodule)
     run, first = Path(cli.config.run_dir), cli.trainer.is_global_zero
     may_wait = not cluster.others_wait(cli.trainer)
-    with run_folder.claimed(run, may_wait) if first else contextlib.nullcontext(False) as waited:
+    with resume.claimed(run, may_wait) if first else contextlib.nullcontext(False) as waited:
         if waited:
             cli = build(args, save=True)  # again: the folder has a W&B run now
-        if run_folder.is_finished(run, plain_config(cli, cli.config)):
+        if resume.is_finished(run, plain_config(cli, cli.config)):
             if waited:
                 print(f"{run} was trained by the process that was waited for", file=sys.stderr)
                 return run
@@ -279,7 +279,7 @@ def train(args: Sequence[str] | None = None) -> Path:
                 print(f"{run} is finished but for report.html and what W&B gets at the end", file=sys.stderr)
                 print(f"{report_of_training(run)}; W&B gets no more", file=sys.stderr)
                 return run
-        resumed = run_folder.unfinished(run, plain_config(cli, cli.config))
+        resumed = resume.unfinished(run, plain_config(cli, cli.config))
         fit_and_test(
             cli.trainer, cli.model, cli.datamodule, _name(cli.config) or run.name,
             resumed or cli.config.ckpt_path, resumed is not None, cli.config.upload_checkpoint,

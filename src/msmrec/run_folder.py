@@ -1,31 +1,78 @@
-"""A run's folder before and after its training: whose it is, how it goes on, and the run opened again."""
+"""A run's folder as others read it: which folders are runs, what their files say, and the dataset they were made on."""
 
-import contextlib
 import json
 import os
 import pickle
-import sys
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import yaml
-from filelock import FileLock, Timeout
 
-from msmrec.arguments import joined, layers
 from msmrec.artifacts import InputError, disk_error, first_line
 from msmrec.data.prepare import Dataset
 
-if TYPE_CHECKING:  # reading a run's record needs neither
+if TYPE_CHECKING:  # reading a run's files needs neither
     from msmrec.data.datamodule import RecDataModule
     from msmrec.models.base import Module
+
+# Of data.*, what changes no result.
+PLACES = ("data.seed", "data.root", "data.cache", "data.eval_batch_size")
+VARIANTS = "model.init_args.variants."
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, or one of the variants that it compares; `metrics` is None where it is not finished."""
+
+    folder: Path
+    metrics: dict[str, Any] | None
+    config: dict[str, Any]
+    """config.yaml, flat: model.init_args.lr -> 0.001"""
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """The folder as warnings name it: sasrec_ml1m/seed=0."""
+        return folder_name(self.folder)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """metrics.json of a finished run."""
+        assert self.metrics is not None
+        return self.metrics
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The part of the config that two seeds of one row must share."""
+        mine = {k: v for k, v in self.config.items() if k.startswith(("model.", "data.")) and k not in PLACES}
+        return {
+            k: v for k, v in mine.items() if not k.startswith(VARIANTS) or k.startswith(f"{VARIANTS}{self.variant}.")
+        }
+
+    def per_user(self) -> pl.DataFrame:
+        """per_user.parquet: a row a test user."""
+        table = pl.read_parquet(self.folder / "per_user.parquet")
+        return table.filter(pl.col("variant") == self.variant).drop("variant") if self.variant else table
+
+
+def folder_name(folder: Path) -> str:
+    """sasrec_ml1m/seed=0, or the folder's own name where it is no seed's."""
+    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed=") else folder.name
+
+
+def without_seed(folder: Path) -> str:
+    """sasrec_ml1m of sasrec_ml1m/seed=0, or the folder's own name."""
+    return folder_name(folder).partition("/")[0]
 
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A finished run whose model can be asked; `msmrec.finished.open_run` makes one."""
+    """A finished run whose model can be asked; `msmrec.finished_run.open_run` makes one."""
 
     folder: Path
     model: "Module"
@@ -35,154 +82,92 @@ class OpenRun:
     """metrics.json"""
 
 
-def read_record(run: Path) -> dict[str, Any]:
-    """metrics.json of a run.
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs in and below `paths`, in their order; those below one path by name, seed=2 before seed=10.
+
+    A run that compares variants is one run for each of them.
 
     Raises:
-        InputError: there is no such folder, the run is not finished, or its record is broken.
+        InputError: a path does not exist or holds no run, or a run's files cannot be read.
     """
-    if not run.is_dir():
-        raise InputError(f"{run}: no such folder; name a run, such as runs/msmrec_ml1m/seed=0")
-    for name in ("config.yaml", "metrics.json"):
-        if not (run / name).is_file():
-            raise InputError(f"{run}: no {name}; it is no run, or its training did not end")
+    runs = []
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder; name run folders, or folders that hold them")
+        if not (found := [run for folder in _run_folders(path) for run in _variants(read_run(folder))]):
+            raise InputError(f"{path}: no run in it or below it (a run has config.yaml or metrics.json)")
+        runs += found
+    return runs
+
+
+def _variants(run: Run) -> list[Run]:
+    """Its metrics are called <variant>/<metric>."""
+    test: dict[str, float] = run.metrics["test"] if run.metrics else {}
+    if not any("/" in key for key in test):
+        return [run]
+    parts: dict[str, dict[str, float]] = defaultdict(dict)
+    for key, value in test.items():
+        variant, _, metric = key.partition("/")
+        parts[variant][metric] = value
+    return [replace(run, metrics={**run.record, "test": mine}, variant=name) for name, mine in parts.items()]
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(path):
+        if {"config.yaml", "metrics.json"} & set(files):
+            below.clear()  # a logger's files inside a run are no runs
+            yield Path(folder)
+        hidden = [name for name in below if name.startswith(".")]
+        below[:] = sorted(set(below) - set(hidden), key=lambda n: (len(n), n) if n.startswith("seed=") else (0, n))
+
+
+def read_run(folder: Path) -> Run:
+    """A run folder as it is, finished or not.
+
+    Raises:
+        InputError: its files are broken, or no training's.
+    """
+    metrics, config = None, {}
     try:
-        record = json.loads((run / "metrics.json").read_text())
-    except ValueError as error:
-        raise InputError(f"{run}/metrics.json is broken ({first_line(error)}); train the run again") from None
-    if missing := {"config", "dataset", "protocol", "test", "train"} - set(record):
-        raise InputError(f"{run}/metrics.json: no {', '.join(sorted(missing))}; made by another version: train again")
-    return dict(record)
+        if (folder / "metrics.json").is_file():
+            metrics = json.loads((folder / "metrics.json").read_text())
+        if (folder / "config.yaml").is_file():
+            config = flat(yaml.safe_load((folder / "config.yaml").read_text()))
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{folder}: metrics.json or config.yaml is broken ({first_line(error)})") from None
+    if metrics is not None and (missing := {"config", "dataset", "protocol", "test"} - set(metrics)):
+        raise InputError(f"{folder}/metrics.json: no key {', '.join(sorted(missing))}; it is no training's result")
+    return Run(folder, metrics, config)
+
+
+def read_finished(folder: Path) -> Run:
+    """A finished run's folder.
+
+    Raises:
+        InputError: there is no such folder, the run is not finished, or its files are broken.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name a run, such as runs/msmrec_ml1m/seed=0")
+    for name in ("config.yaml", "metrics.json"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: no {name}; it is no run, or its training did not end")
+    return read_run(folder)
 
 
 def dataset_of(run: Path) -> Dataset:
     """The prepared dataset of a finished run, which must still lie in the run's cache.
 
     Raises:
-        InputError: as `read_record`, or the dataset is gone.
+        InputError: as `read_finished`, or the dataset is gone.
     """
-    info = read_record(run)["dataset"]
-    cache = yaml.safe_load((run / "config.yaml").read_text())["data"]["cache"]
+    made = read_finished(run)
+    info, cache = made.record["dataset"], made.config["data.cache"]
     folder = Path(cache or os.environ.get("MSMREC_CACHE", "artifacts")) / "datasets"
     folder /= f"{info['name']}-{info['fingerprint']}"
     if not folder.is_dir():
         again = f"python -m msmrec prepare --config {run}/config.yaml"
         raise InputError(f"{run}: its dataset {folder} is not there; make it: {again}")
     return Dataset(folder)
-
-
-def is_finished(run: Path, config: dict[str, Any]) -> bool:
-    """Whether the folder holds the finished run of this config: model, data, seed and number of epochs."""
-    if not all((run / name).exists() for name in ("metrics.json", "config.yaml")) or differs(run, config):
-        return False
-    before = yaml.safe_load((run / "config.yaml").read_text())
-    return bool(before["trainer"]["max_epochs"] == config["trainer"]["max_epochs"])
-
-
-def where_upstream_is(run: Path) -> list[str]:
-    """For the command line that opens a run: --runs where a moved run's upstream runs were moved with it.
-
-    They are then beside it, and not where its config.yaml says.
-    """
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    needs = [joined(layers(need)) for need in config.get("needs") or []]
-    names = [f"{need}/seed={config['seed_everything']}/metrics.json" for need in needs]
-    beside = run.resolve().parent.parent
-    if all((Path(config["runs"]) / name).exists() for name in names):
-        return []
-    return ["--runs", str(beside)] if all((beside / name).exists() for name in names) else []
-
-
-def unfinished(run: Path, config: dict[str, Any]) -> str | None:
-    """The last checkpoint of an unfinished run in this folder, if it is the same run.
-
-    Args:
-        run: its folder. config: of the run that is to go on.
-
-    Raises:
-        InputError: the folder holds a finished run, another one, or one of other processes or precision.
-    """
-    if (run / "metrics.json").exists():
-        raise InputError(f"{run} holds a finished run; remove it, or give another folder by --run_dir")
-    last = run / "checkpoints" / "last.ckpt"
-    if not last.exists():
-        return None
-    if part := differs(run, config):
-        raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
-    before, now = yaml.safe_load((run / "config.yaml").read_text())["trainer"], config["trainer"]
-    for what, was, are, given in (
-        ("processes", _processes(before), _processes(now), ("devices", "num_nodes")),
-        ("trainer.precision", before.get("precision"), now.get("precision"), ("precision",)),
-    ):
-        if was and are and was != are:
-            again = " ".join(f"--trainer.{key}={before.get(key) or 1}" for key in given)
-            raise InputError(
-                f"{run} holds an unfinished run with {what} {was}, not {are}, which would change its results; give"
-                f" {again}, or another --run_dir"
-            )
-    print(f"resuming {last}", file=sys.stderr)
-    with contextlib.suppress(FileNotFoundError):  # the logger would delete what was logged until now
-        logged = run / "csv" / "metrics.csv"
-        logged.rename(logged.with_name(f"metrics-{len(list(logged.parent.glob('metrics-*.csv')))}.csv"))
-    return str(last)
-
-
-@contextlib.contextmanager
-def claimed(run: Path, may_wait: bool) -> Iterator[bool]:
-    """Keeps other processes from training into a run's folder; yields whether one had to be waited for.
-
-    The folder of a finished run is left as it is.
-
-    Raises:
-        InputError: another process trains into it, and this one may not wait for it.
-    """
-    if (run / "metrics.json").exists():
-        yield False
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    lock, waits = FileLock(run / ".lock"), False
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not may_wait:
-            raise InputError(f"{run}: another process trains into it; wait, or give another --run_dir") from None
-        print(f"{run}: another process trains into it; waiting", file=sys.stderr)
-        waits = True
-        lock.acquire(poll_interval=0.5)
-    for folder in (run, run / "checkpoints"):
-        for left in folder.glob(".tmp-????????-*"):  # by a process that was killed while it wrote; see `atomic_file`
-            left.unlink(missing_ok=True)
-    try:
-        yield waits
-    finally:
-        lock.release()
-
-
-def wandb_id(run: Path) -> str:
-    """The id of a folder's W&B run: the one that its config.yaml holds, so that a resumed run stays one run there."""
-    if (run / "config.yaml").exists():
-        loggers = yaml.safe_load((run / "config.yaml").read_text())["trainer"].get("logger") or []
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if isinstance(logger, dict) and (before := logger.get("init_args", {}).get("id")):
-                return str(before)
-    return "r" + uuid.uuid4().hex[:7]  # config.yaml keeps it, and YAML reads 61e49971 as a number: infinity
-
-
-def differs(run: Path, config: dict[str, Any]) -> str | None:
-    """The first part in which the run's own config.yaml differs from `config`.
-
-    What is null counts as not there, so that a run made before an option existed is still the same run.
-    """
-    before = without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
-    now = without_nulls(config)
-    return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
-
-
-def _processes(trainer: dict[str, Any]) -> int | None:
-    """How many train together; None where the machine decides."""
-    devices = trainer.get("devices")
-    count = len(devices) if isinstance(devices, list) else devices
-    return count * (trainer.get("num_nodes") or 1) if isinstance(count, int) and count > 0 else None
 
 
 def load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
@@ -202,6 +187,14 @@ def load_safely(ckpt_path: str | None, run: Callable[[], Any]) -> Any:
         if ckpt_path and (not isinstance(error, RuntimeError) or "PytorchStreamReader" in str(error)):
             raise InputError(f"{ckpt_path}: not a readable checkpoint; remove it, or name another") from None
         raise
+
+
+def flat(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"lr": 1}} as {"model.lr": 1}."""
+    keys: dict[str, Any] = {}
+    for key, value in (part or {}).items():
+        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return keys
 
 
 def without_nulls(part: Any) -> Any:

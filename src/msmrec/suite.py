@@ -34,7 +34,7 @@ from msmrec.artifacts import InputError
 from msmrec.command import train_in_child
 from msmrec.evaluation.compare import Row, compare
 from msmrec.evaluation.comparison_table import render
-from msmrec.evaluation.run_folders import PLACES, Run, flat, read_run
+from msmrec.run_folder import PLACES, Run, flat, read_run
 from msmrec.suite_file import Line, Suite, read_suite, stated_minutes
 
 BASE = CONFIGS / "base.yaml"

@@ -21,12 +21,12 @@ from msmrec.artifacts import first_line
 from msmrec.columns import ITEM_ID, MODALITY, RAW_USER_ID, TEST, TITLE, USER_ID
 from msmrec.data.batches import EvalBatch
 from msmrec.data.datamodule import RecDataModule
-from msmrec.evaluation.run_folders import PLACES, folder_name, without_seed
 from msmrec.models.base import Module
 from msmrec.models.click import ClickModule
 from msmrec.models.msmrec import MSMRec
 from msmrec.models.rec_module import RecModule
 from msmrec.recommend.two_stage import TwoStage
+from msmrec.run_folder import PLACES, folder_name, without_seed
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger

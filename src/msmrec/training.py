@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from msmrec.artifacts import InputError, one_line
 from msmrec.data.datamodule import RecDataModule
-from msmrec.evaluation.run import Clock, export_vectors, write_results
 from msmrec.models.base import Module
 from msmrec.report.run_page import report_of_training
 from msmrec.run_folder import load_safely
 from msmrec.tracking import start_wandb, track
+from msmrec.training_results import Clock, export_vectors, write_results
 
 
 class Resumed(Callback):

@@ -17,7 +17,7 @@ from msmrec.artifacts import InputError
 from msmrec.cli import train
 from msmrec.columns import TEST
 from msmrec.command import main as guarded
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.run_folder import OpenRun
 from msmrec.verbs import analyse as analyse_verb
 

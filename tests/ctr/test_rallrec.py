@@ -18,7 +18,7 @@ from msmrec.ctr.head import LlamaCTR
 from msmrec.ctr.language_model import Lora, answer_token, load
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
-from msmrec.finished import evaluate, open_run
+from msmrec.finished_run import evaluate, open_run
 from msmrec.retrieval.callback import RetrievalCallback
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE
 from msmrec.serving.ask_click import ClickAnswers

@@ -17,8 +17,8 @@ from msmrec.artifacts import InputError
 from msmrec.evaluation.compare import Comparison, compare
 from msmrec.evaluation.comparison_plot import plot
 from msmrec.evaluation.comparison_table import escape_latex, render
-from msmrec.evaluation.run_folders import find_runs
 from msmrec.evaluation.user_results import UserResults
+from msmrec.run_folder import find_runs
 from msmrec.verbs import compare as compare_verb
 
 PROTOCOL = {"split": "leave_one_out", "min_user_count": 5, "candidates": "all items"}
@@ -252,7 +252,7 @@ def test_epochs_are_held_against_the_configs_own_file(tmp_path: Path, monkeypatc
         (configs / f"{name}.yaml").write_text(yaml.safe_dump(content))
     write_run(tmp_path / "runs" / "a", [1, 0], "a_model+b")
     write_run(tmp_path / "runs" / "c", [1, 0], "from_elsewhere")
-    monkeypatch.setattr("msmrec.evaluation.run_folders.CONFIGS", configs)
+    monkeypatch.setattr("msmrec.evaluation.comparable_runs.CONFIGS", configs)
     (warning,) = small(tmp_path / "runs").warnings
     assert warning == "cut short: a (trainer.max_epochs 20 instead of 30)"
 

@@ -15,7 +15,7 @@ from msmrec.cli import train
 from msmrec.columns import TRAIN
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import SampleBatch, SampleLoader, sample_rows
-from msmrec.finished import evaluate
+from msmrec.finished_run import evaluate
 from msmrec.models.din import DIN, TargetAttention
 from msmrec.models.field_base import FieldModel
 from msmrec.models.field_models import CIN, DCN, AutoInt, CrossMatrix, CrossVector, DCNv2, DeepFM, pairwise_sum, xDeepFM

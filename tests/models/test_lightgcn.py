@@ -17,7 +17,7 @@ from msmrec.columns import TRAIN
 from msmrec.data.batches import EvalLoader
 from msmrec.data.edges import EdgeBatch, EdgeLoader, training_edges
 from msmrec.data.prepare import Dataset
-from msmrec.finished import evaluate
+from msmrec.finished_run import evaluate
 from msmrec.models.lightgcn import LightGCN, NegativeSampler, bpr_loss, edge_softmax_loss, normalised_graph, propagate
 
 CPU = torch.device("cpu")

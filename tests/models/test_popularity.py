@@ -11,7 +11,7 @@ import pytest
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST
 from msmrec.data.prepare import Dataset
-from msmrec.finished import evaluate
+from msmrec.finished_run import evaluate
 
 WORLD = {"num_users": 120, "num_items": 60, "mean_interactions": 14, "num_modalities": 3, "num_aspects": 4}
 

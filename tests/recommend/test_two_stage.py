@@ -16,7 +16,7 @@ from tests.tiny_configs import TINY_DATA, YearFeatures
 from msmrec.artifacts import InputError
 from msmrec.cli import train
 from msmrec.data.prepare import Dataset
-from msmrec.finished import evaluate
+from msmrec.finished_run import evaluate
 from msmrec.metrics.beyond_accuracy import Catalogue
 from msmrec.recommend.list_metrics import Targets, list_metrics
 from msmrec.recommend.rerank import Reranked, Reranker

@@ -16,7 +16,7 @@ from msmrec.analysis.analyse import analyse
 from msmrec.artifacts import InputError
 from msmrec.cli import train
 from msmrec.evaluation.compare import compare
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.report import page as pages
 from msmrec.report.clicks import reliability
 from msmrec.report.data_card import _times

@@ -7,7 +7,7 @@ import pytest
 from tests.tiny_configs import TINY_DATA, tiny_text
 
 from msmrec.cli import train
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.run_folder import OpenRun
 
 

@@ -15,7 +15,7 @@ from msmrec.columns import RATING, VAL
 from msmrec.data.prepare import FileColumns
 from msmrec.data.samples import PairLoader
 from msmrec.data.sources.simulated import Simulated
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.run_folder import OpenRun
 from msmrec.verbs.score import main as score_verb
 

@@ -18,7 +18,7 @@ from msmrec.columns import ITEM_ID, SPLIT, TEST, TIMESTAMP, USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.markdown import markdown
 from msmrec.metrics.ctr import ctr_metrics, user_auc
-from msmrec.run_folder import dataset_of, read_record
+from msmrec.run_folder import dataset_of, read_finished
 
 METRICS = ("auc", "log_loss", "accuracy", "user_auc", "ece")
 
@@ -63,7 +63,7 @@ def table(run: Path) -> str:
     Raises:
         InputError: the run is not finished, or predicts no clicks.
     """
-    read_record(run)
+    read_finished(run)
     path = run / "predictions.parquet"
     if not path.is_file():
         raise InputError(f"{run}: no predictions.parquet; only runs of click models have one")

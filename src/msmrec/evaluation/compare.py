@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 
 from msmrec.artifacts import InputError
-from msmrec.evaluation.run_folders import Group, Run, doubts, find_runs, group_runs, refuse_different_tests
+from msmrec.evaluation.comparable_runs import Group, doubts, group_runs, refuse_different_tests
 from msmrec.evaluation.statistics import Array, bootstrap, holm, interval, paired_p
 from msmrec.evaluation.user_results import FROM_PREDICTIONS, UserResults, refuse_different_users, statistic
+from msmrec.run_folder import Run, find_runs
 
 LOWER_IS_BETTER = ("log_loss", "ece", "alignment", "uniformity", "calibration", "gini")
 NEITHER = ("click_rate", "cold_users", "head_share", "cold_share")  # they describe, and more is not better or worse

@@ -9,9 +9,9 @@ import polars as pl
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, USER_ID
 from msmrec.data.prepare import Dataset
-from msmrec.evaluation.run_folders import Group, find_runs, group_runs, refuse_different_tests
+from msmrec.evaluation.comparable_runs import Group, group_runs, refuse_different_tests
 from msmrec.markdown import markdown
-from msmrec.run_folder import dataset_of
+from msmrec.run_folder import dataset_of, find_runs
 
 METRICS = ("hit_rate@10", "ndcg@10")
 COLD = ("cold_recall@10", "cold_ndcg@10")  # of targets without any training rating, among all items

@@ -8,8 +8,8 @@ import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RAW_USER_ID, USER_ID
-from msmrec.evaluation.run_folders import Run
 from msmrec.evaluation.statistics import Array, Auc, Means, Statistic, ordered_pairs
+from msmrec.run_folder import Run
 
 MAX_AUC_USERS = 8_000  # an AUC's matrix of user pairs has 256 MB then
 FROM_PREDICTIONS = ("auc", "log_loss", "accuracy")

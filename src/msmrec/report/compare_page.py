@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from msmrec.artifacts import InputError
+from msmrec.evaluation.comparable_runs import Group, group_runs
 from msmrec.evaluation.compare import LOWER_IS_BETTER, Comparison
-from msmrec.evaluation.run_folders import Group, Run, find_runs, group_runs
 from msmrec.evaluation.slices import METRICS, mean_slices
 from msmrec.report.figures import axis, dots, line, number, p_value, span
 from msmrec.report.page import Block, Figure, Missing, Page, Prose, Row, Table, write_page
 from msmrec.report.results import UNITS
 from msmrec.report.run_files import RunFiles
 from msmrec.report.training import curve, curve_axis, shown_curves
+from msmrec.run_folder import Run, find_runs
 
 
 def write_comparison(

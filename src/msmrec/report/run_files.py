@@ -12,9 +12,8 @@ from msmrec.artifacts import InputError
 from msmrec.columns import USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.evaluation.compare import Cell, compare
-from msmrec.evaluation.run_folders import find_runs, read_run
 from msmrec.report.page import Missing
-from msmrec.run_folder import dataset_of
+from msmrec.run_folder import dataset_of, find_runs, read_run
 
 RESAMPLES = 2_000  # of the test users
 

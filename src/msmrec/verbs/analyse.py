@@ -13,7 +13,7 @@ from msmrec.analysis.maps import METHODS
 from msmrec.analysis.summary import found, summary
 from msmrec.artifacts import InputError
 from msmrec.data.sources.simulated import Simulated
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 
 
 def main(args: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from msmrec.analysis.people import weight_table
 from msmrec.analysis.planted import rank_correlations, within_user_correlation
 from msmrec.cli import build, train
 from msmrec.data.sources.simulated import Simulated
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 
 
 def main(args: Sequence[str] = ()) -> dict[str, float]:

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.serving.explore import serve
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msmrec.artifacts import InputError
 from msmrec.ctr.head import LlamaCTR
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.serving.export import export, refuse_existing
 from msmrec.serving.export_adapter import export_adapter
 

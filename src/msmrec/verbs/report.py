@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msmrec.artifacts import InputError
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.report.run_page import NAME, asks_the_model, write_report
 
 

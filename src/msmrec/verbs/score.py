@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msmrec.artifacts import InputError
 from msmrec.columns import SPLITS
-from msmrec.finished import open_run
+from msmrec.finished_run import open_run
 from msmrec.serving.export import is_export
 from msmrec.serving.recommend import checked, give
 from msmrec.serving.requests import file_or_stdin, read_pairs

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 
-from msmrec import run_folder
-from msmrec.arguments import find_config, joined
+from msmrec.arguments import find_config, joined, layers
 from msmrec.artifacts import InputError
 from msmrec.cli import build, plain_config, train
 from msmrec.data.datamodule import RecDataModule
 from msmrec.models.base import Module
-from msmrec.run_folder import load_safely
+from msmrec.resume import differs
+from msmrec.run_folder import OpenRun, load_safely, read_finished
 
 
 def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
@@ -44,7 +45,7 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
             raise InputError(f"{path}: not found; was the run trained to its end?")
     if known.run and not (Path(known.run) / "metrics.json").exists():
         print(f"{known.run}: its training did not end; these are the numbers of {ckpt} so far", file=sys.stderr)
-    place = [*run_folder.where_upstream_is(Path(known.run)), *ALONE] if known.run else []
+    place = _place(Path(known.run)) if known.run else []
     cli = build([*_named(configs), *place, *overrides], save=False)
     run = cli.trainer.validate if known.split == "val" else cli.trainer.test
     result = load_safely(
@@ -56,15 +57,11 @@ def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
     return metrics
 
 
-ALONE = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-"""A run that several processes trained is opened by one, which reads all of it."""
-
-
 def _named(configs: Sequence[object]) -> list[str]:
     return [word for config in configs for word in ("--config", str(config))]
 
 
-def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
+def open_run(folder: Path, overrides: Sequence[str] = ()) -> OpenRun:
     """Opens a finished run: its model with the best checkpoint's weights, its data, and its record.
 
     Args:
@@ -73,13 +70,12 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
     Raises:
         InputError: no run, an unfinished one, or a checkpoint that does not fit its config or data.
     """
-    record, path = run_folder.read_record(folder), folder / "checkpoints" / "best.ckpt"
+    record, path = read_finished(folder).record, folder / "checkpoints" / "best.ckpt"
     if not path.is_file():
         raise InputError(f"{path}: not found; the run's numbers stand, but its model is gone: train it again")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # seed and hardware are a training's news
-    place = [*run_folder.where_upstream_is(folder), *ALONE, *overrides]
-    cli = build(["--config", str(folder / "config.yaml"), *place], save=False)
+    cli = build(["--config", str(folder / "config.yaml"), *_place(folder), *overrides], save=False)
     model, data = cli.model, cli.datamodule
     assert isinstance(model, Module) and isinstance(data, RecDataModule)
     data.trainer = model.trainer = cli.trainer
@@ -90,7 +86,23 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> run_folder.OpenRun:
         callback.setup(cli.trainer, model, "test")
     model.setup("test")  # graphs, language models, and room for what the checkpoint holds, as before an evaluation
     load_safely(str(path), lambda: model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading))
-    return run_folder.OpenRun(folder, model.to(data.place()[0]).eval(), data, record)
+    return OpenRun(folder, model.to(data.place()[0]).eval(), data, record)
+
+
+def _place(run: Path) -> list[str]:
+    """What the command line that opens a run adds to its config: one process, and --runs where the run was moved.
+
+    The upstream runs that were moved with it are then beside it, and not where its config.yaml says.
+    """
+    alone = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]  # it reads all of the data
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    needs = [joined(layers(need)) for need in config.get("needs") or []]
+    names = [f"{need}/seed={config['seed_everything']}/metrics.json" for need in needs]
+    beside = run.resolve().parent.parent
+    where_it_says, where_it_is = (
+        all((runs / name).exists() for name in names) for runs in (Path(config["runs"]), beside)
+    )
+    return ["--runs", str(beside), *alone] if where_it_is and not where_it_says else alone
 
 
 def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
@@ -103,6 +115,6 @@ def _evaluate_untrained(args: Sequence[str], split: str) -> dict[str, float]:
     if not (run / "metrics.json").exists():
         train(args)
         return {f"{split}/{k}": v for k, v in json.loads((run / "metrics.json").read_text())[split].items()}
-    if part := run_folder.differs(run, plain_config(cli, cli.config)):
+    if part := differs(run, plain_config(cli, cli.config)):
         raise InputError(f"{run} holds a run with another {part}; remove it, or give another --run_dir")
     return evaluate(["--run", str(run), "--split", split])

@@ -18,8 +18,8 @@ from tests.tiny_configs import for_model, tiny_config
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
 from msmrec.command import main
-from msmrec.finished import evaluate, open_run
-from msmrec.run_folder import claimed, differs, unfinished
+from msmrec.finished_run import evaluate, open_run
+from msmrec.resume import claimed, differs, unfinished
 
 
 @pytest.mark.parametrize("config", ["msmrec_ml100k.yaml", "kar_ml100k.yaml"])
@@ -109,7 +109,7 @@ def test_a_second_training_into_a_folder_waits_for_the_first(
                 aside.rename(results)
             lock.release()
 
-    monkeypatch.setattr("msmrec.run_folder.print", heard, raising=False)
+    monkeypatch.setattr("msmrec.resume.print", heard, raising=False)
     assert train([*args, "--run_dir", str(run)]) == run and results.exists()
     assert said[1:] == ([] if ended == "finished" else [f"resuming {run}/checkpoints/last.ckpt"])
 

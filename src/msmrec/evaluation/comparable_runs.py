@@ -1,74 +1,23 @@
-"""Reads run folders for a comparison: finds them, refuses what is not comparable, puts seeds of one config together."""
+"""Which runs may stand in one table, and which of them are seeds of one row."""
 
-import json
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import polars as pl
 import yaml
 
 from msmrec.arguments import CONFIGS, layers
-from msmrec.artifacts import InputError, first_line
+from msmrec.artifacts import InputError
 from msmrec.data.prepare import SplitProtocol
+from msmrec.run_folder import Run, flat, without_seed
 
-# Of data.*, what changes no result.
-PLACES = ("data.seed", "data.root", "data.cache", "data.eval_batch_size")
 # Keys of metrics.json's protocol that say how a model was trained or chosen, not what it was tested on.
 TRAINING = ("val_samples", "train_samples", "channels", "k", "retrieval", "edges_above", "before", "users")
 # The dataset's fingerprint covers these, so a run that does not write one of them down is still comparable.
 IN_FINGERPRINT = (*(field.name for field in fields(SplitProtocol)), "users_without_history")
-VARIANTS = "model.init_args.variants."
 LIMITS = ("trainer.limit_train_batches", "trainer.limit_test_batches")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder, or one of the variants that it compares; `metrics` is None where it is not finished."""
-
-    folder: Path
-    metrics: dict[str, Any] | None
-    config: dict[str, Any]
-    """config.yaml, flat: model.init_args.lr -> 0.001"""
-    variant: str = ""
-
-    @property
-    def name(self) -> str:
-        """The folder as warnings name it: sasrec_ml1m/seed=0."""
-        return folder_name(self.folder)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """metrics.json of a finished run."""
-        assert self.metrics is not None
-        return self.metrics
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The part of the config that two seeds of one row must share."""
-        mine = {k: v for k, v in self.config.items() if k.startswith(("model.", "data.")) and k not in PLACES}
-        return {
-            k: v for k, v in mine.items() if not k.startswith(VARIANTS) or k.startswith(f"{VARIANTS}{self.variant}.")
-        }
-
-    def per_user(self) -> pl.DataFrame:
-        """per_user.parquet: a row a test user."""
-        table = pl.read_parquet(self.folder / "per_user.parquet")
-        return table.filter(pl.col("variant") == self.variant).drop("variant") if self.variant else table
-
-
-def folder_name(folder: Path) -> str:
-    """sasrec_ml1m/seed=0, or the folder's own name where it is no seed's."""
-    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed=") else folder.name
-
-
-def without_seed(folder: Path) -> str:
-    """sasrec_ml1m of sasrec_ml1m/seed=0, or the folder's own name."""
-    return folder_name(folder).partition("/")[0]
 
 
 @dataclass
@@ -80,72 +29,6 @@ class Group:
     x: float | None = None
     line: str = ""
     """What the row is called without its x: rows of one line are joined in a plot."""
-
-
-def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs in and below `paths`, in their order; those below one path by name, seed=2 before seed=10.
-
-    A run that compares variants is one run for each of them.
-
-    Raises:
-        InputError: a path does not exist or holds no run, or a run's files cannot be read.
-    """
-    runs = []
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"{path}: no such folder; name run folders, or folders that hold them")
-        if not (found := [run for folder in _run_folders(path) for run in _variants(read_run(folder))]):
-            raise InputError(f"{path}: no run in it or below it (a run has config.yaml or metrics.json)")
-        runs += found
-    return runs
-
-
-def _variants(run: Run) -> list[Run]:
-    """Its metrics are called <variant>/<metric>."""
-    test: dict[str, float] = run.metrics["test"] if run.metrics else {}
-    if not any("/" in key for key in test):
-        return [run]
-    parts: dict[str, dict[str, float]] = defaultdict(dict)
-    for key, value in test.items():
-        variant, _, metric = key.partition("/")
-        parts[variant][metric] = value
-    return [replace(run, metrics={**run.record, "test": mine}, variant=name) for name, mine in parts.items()]
-
-
-def _run_folders(path: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(path):
-        if {"config.yaml", "metrics.json"} & set(files):
-            below.clear()  # a logger's files inside a run are no runs
-            yield Path(folder)
-        hidden = [name for name in below if name.startswith(".")]
-        below[:] = sorted(set(below) - set(hidden), key=lambda n: (len(n), n) if n.startswith("seed=") else (0, n))
-
-
-def read_run(folder: Path) -> Run:
-    """A run folder as it is, finished or not.
-
-    Raises:
-        InputError: its files are broken, or no training's.
-    """
-    metrics, config = None, {}
-    try:
-        if (folder / "metrics.json").is_file():
-            metrics = json.loads((folder / "metrics.json").read_text())
-        if (folder / "config.yaml").is_file():
-            config = flat(yaml.safe_load((folder / "config.yaml").read_text()))
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{folder}: metrics.json or config.yaml is broken ({first_line(error)})") from None
-    if metrics is not None and (missing := {"config", "dataset", "protocol", "test"} - set(metrics)):
-        raise InputError(f"{folder}/metrics.json: no key {', '.join(sorted(missing))}; it is no training's result")
-    return Run(folder, metrics, config)
-
-
-def flat(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"model": {"lr": 1}} as {"model.lr": 1}."""
-    keys: dict[str, Any] = {}
-    for key, value in (part or {}).items():
-        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return keys
 
 
 def refuse_different_tests(runs: Sequence[Run]) -> None:
