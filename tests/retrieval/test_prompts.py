@@ -10,8 +10,9 @@ import pytest
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST
 from msmrec.data.interactions import RawData
-from msmrec.data.prepare import Dataset, Source, SplitProtocol, prepare
+from msmrec.data.prepare import Dataset, SplitProtocol, prepare
 from msmrec.data.samples import sample_rows
+from msmrec.data.sources.base import Source
 from msmrec.retrieval.history import in_time, recent_history
 from msmrec.retrieval.prompts import MOVIE_TEMPLATE, Prompts, PromptTemplate, PromptTokens
 

@@ -12,8 +12,8 @@ from tests.tiny_configs import TINY_DATA
 from msmrec.artifacts import InputError
 from msmrec.cli import train
 from msmrec.columns import RATING, VAL
-from msmrec.data.prepare import FileColumns
 from msmrec.data.samples import PairLoader
+from msmrec.data.sources.base import FileColumns
 from msmrec.data.sources.simulated import Simulated
 from msmrec.finished_run import open_run
 from msmrec.run_folder import OpenRun

@@ -10,7 +10,8 @@ import torch
 
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST, VAL
-from msmrec.data.prepare import Dataset, Source, SplitProtocol, prepare
+from msmrec.data.prepare import Dataset, SplitProtocol, prepare
+from msmrec.data.sources.base import Source
 
 
 class RecDataModule(L.LightningDataModule):

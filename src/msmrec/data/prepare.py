@@ -9,11 +9,10 @@ Columnar, so a reader loads only the columns it needs: 32M ratings are 128 MB as
 """
 
 import json
-from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,8 +22,6 @@ from msmrec.columns import (
     COUNT,
     ITEM_ID,
     RATING,
-    RAW_ITEM_ID,
-    RAW_USER_ID,
     SPLIT,
     TEST,
     TIER,
@@ -33,41 +30,11 @@ from msmrec.columns import (
     USER_ID,
     VAL,
 )  # fmt: skip
-from msmrec.data.interactions import Duplicates, RawData, encode
+from msmrec.data.interactions import Duplicates, encode
+from msmrec.data.sources.base import Source
 from msmrec.data.splits import SplitName, popularity_tiers, split
 
 FORMAT = 3  # raise when the files' content changes for the same inputs
-
-
-class FileColumns(NamedTuple):
-    """What a file of interactions calls its columns, and what stands between them in CSV."""
-
-    user: str = RAW_USER_ID
-    item: str = RAW_ITEM_ID
-    timestamp: str | None = TIMESTAMP  # None: file order stands in for time, whatever columns there are
-    separator: str = ","
-
-
-class Source(ABC):
-    """A dataset family: knows its files. See data/sources/."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Short name, used for folders and tables."""
-
-    @property
-    def file_columns(self) -> FileColumns:
-        """The words of its files, in which a finished run may be asked, too."""
-        return FileColumns()
-
-    @abstractmethod
-    def fingerprint(self, root: Path) -> str:
-        """What `read` depends on: the content of its files, or its settings."""
-
-    @abstractmethod
-    def read(self, root: Path) -> RawData:
-        """Reads the raw files under `root`, downloading them first where they are missing."""
 
 
 @dataclass(frozen=True)
@@ -173,26 +140,9 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
             raw, protocol.min_user_count, protocol.min_item_count, protocol.duplicates,
             protocol.max_user_count, protocol.max_item_count, protocol.min_rating,
         )  # fmt: skip
-        user = interactions[USER_ID].to_numpy()
-        part = split(protocol.split, user, interactions[TIMESTAMP].to_numpy(), protocol.ratios, protocol.min_history)
-        if protocol.split == "user_random":  # parts are stored one after the other inside a user, each in time order
-            order = np.lexsort((part, user))
-            interactions, part = interactions[order], part[order]
-        if protocol.hidden_items > 0:
-            hidden = np.random.default_rng(0).random(len(items) + 1) < protocol.hidden_items
-            stays = (part == TEST) | ~hidden[interactions[ITEM_ID].to_numpy()]
-            interactions, part = interactions.filter(pl.Series(stays)), part[stays]
-            if not (part == TRAIN).any():
-                raise InputError(
-                    f"{source.name}: no training row is left with data.protocol.hidden_items"
-                    f" {protocol.hidden_items:g}; lower it"
-                )
-        if protocol.min_target_rating is not None:
-            stays = (part == TRAIN) | (interactions[RATING].to_numpy() >= protocol.min_target_rating)
-            interactions, part = interactions.filter(pl.Series(stays)), part[stays]
-        item = interactions[ITEM_ID].to_numpy()
-        count = np.bincount(item[part == TRAIN], minlength=len(items) + 1)[1:]
-        rows = interactions.with_columns(pl.Series(SPLIT, part))
+        rows = _with_parts(interactions, len(items), protocol, source.name)
+        part = rows[SPLIT].to_numpy()
+        count = np.bincount(rows[ITEM_ID].to_numpy()[part == TRAIN], minlength=len(items) + 1)[1:]
         rows.write_parquet(folder / "interactions.parquet", compression="lz4")  # 3/4 of the time, 1.5 of the size
         items.with_columns(pl.Series(COUNT, count), pl.Series(TIER, popularity_tiers(count))).write_parquet(
             folder / "items.parquet"
@@ -205,7 +155,7 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
                 "fingerprint": key,
                 "num_users": len(users),
                 "num_items": len(items),
-                "num_interactions": len(interactions),
+                "num_interactions": len(rows),
                 "num_train": int((part == TRAIN).sum()),
                 "num_val": int((part == VAL).sum()),
                 "num_test": int((part == TEST).sum()),
@@ -216,3 +166,26 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
         )
 
     return Dataset(build_once(cache / "datasets" / f"{source.name}-{key}", build))
+
+
+def _with_parts(interactions: pl.DataFrame, num_items: int, protocol: SplitProtocol, name: str) -> pl.DataFrame:
+    """The interactions with the part that each is in, less those that the protocol keeps out of their part.
+
+    Raises:
+        InputError: no training row is left.
+    """
+    user = interactions[USER_ID].to_numpy()
+    part = split(protocol.split, user, interactions[TIMESTAMP].to_numpy(), protocol.ratios, protocol.min_history)
+    rows = interactions.with_columns(pl.Series(SPLIT, part))
+    if protocol.split == "user_random":  # parts are stored one after the other inside a user, each in time order
+        rows = rows[np.lexsort((part, user))]
+    if protocol.hidden_items > 0:
+        hidden = np.random.default_rng(0).random(num_items + 1) < protocol.hidden_items
+        rows = rows.filter((pl.col(SPLIT) == TEST) | pl.Series(~hidden[rows[ITEM_ID].to_numpy()]))
+        if not (rows[SPLIT] == TRAIN).any():
+            raise InputError(
+                f"{name}: no training row is left with data.protocol.hidden_items {protocol.hidden_items:g}; lower it"
+            )
+    if protocol.min_target_rating is not None:
+        rows = rows.filter((pl.col(SPLIT) == TRAIN) | (pl.col(RATING) >= protocol.min_target_rating))
+    return rows

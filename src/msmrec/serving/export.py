@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from msmrec.artifacts import InputError, first_line, whole_folder, write_json
 from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
-from msmrec.data.prepare import FileColumns
+from msmrec.data.sources.base import FileColumns
 from msmrec.models.rec_module import RecModule, top_items, unseen_scores
 from msmrec.run_folder import OpenRun
 from msmrec.serving.rank import Histories, Recommender, dataset_histories, of_run

@@ -12,7 +12,8 @@ from torch import Tensor
 from msmrec.artifacts import InputError
 from msmrec.columns import GENRES, ITEM_ID, TEST, YEAR
 from msmrec.data.batches import EvalBatch, HistoryLoader
-from msmrec.data.prepare import Dataset, FileColumns
+from msmrec.data.prepare import Dataset
+from msmrec.data.sources.base import FileColumns
 from msmrec.models.base import exact_products
 from msmrec.models.rec_module import RecModule, top_items, unseen_scores
 from msmrec.run_folder import OpenRun

@@ -11,7 +11,8 @@ import polars as pl
 from msmrec.artifacts import InputError, first_line
 from msmrec.columns import ITEM_ID, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, USER_ID
 from msmrec.data.interactions import as_text
-from msmrec.data.prepare import Dataset, FileColumns
+from msmrec.data.prepare import Dataset
+from msmrec.data.sources.base import FileColumns
 from msmrec.data.sources.border import seconds, unscaled
 from msmrec.serving.rank import Histories, dataset_histories
 

@@ -20,8 +20,8 @@ import polars as pl
 from msmrec.artifacts import InputError, file_digest, fingerprint
 from msmrec.columns import LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP
 from msmrec.data.interactions import RawData
-from msmrec.data.prepare import FileColumns, Source
 from msmrec.data.sources.amazon_items import read_items
+from msmrec.data.sources.base import FileColumns, Source
 from msmrec.data.sources.border import Border, interactions
 from msmrec.data.sources.json_lines import blocks, read_fields
 

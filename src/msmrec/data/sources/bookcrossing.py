@@ -33,7 +33,7 @@ from msmrec.columns import (
 )  # fmt: skip
 from msmrec.data.interactions import RawData
 from msmrec.data.plain_text import plain
-from msmrec.data.prepare import FileColumns, Source
+from msmrec.data.sources.base import FileColumns, Source
 from msmrec.data.sources.border import Border, interactions
 
 FORMAT = 1  # raise when the same files come to be read otherwise

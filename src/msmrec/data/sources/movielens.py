@@ -18,7 +18,7 @@ from tqdm import tqdm
 from msmrec.artifacts import InputError, atomic_file, build_once, file_digest, fingerprint, one_line
 from msmrec.columns import GENRES, RATING, RAW_ITEM_ID, RAW_USER_ID, TAGS, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
-from msmrec.data.prepare import FileColumns, Source
+from msmrec.data.sources.base import FileColumns, Source
 
 Release = Literal["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small"]
 

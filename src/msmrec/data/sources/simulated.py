@@ -19,7 +19,7 @@ import polars as pl
 from msmrec.artifacts import InputError, build_once, fingerprint, write_json
 from msmrec.columns import DOC_ID, GENRES, MODALITY, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData
-from msmrec.data.prepare import Source
+from msmrec.data.sources.base import Source
 
 FORMAT = 1  # raise when the same settings come to give another world
 

@@ -12,8 +12,8 @@ import polars as pl
 from msmrec.artifacts import InputError, file_digest, fingerprint, first_line
 from msmrec.columns import GENRES, LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
 from msmrec.data.interactions import RawData, as_text
-from msmrec.data.prepare import FileColumns, Source
 from msmrec.data.root import find
+from msmrec.data.sources.base import FileColumns, Source
 from msmrec.data.sources.border import Border, interactions, seconds
 
 FORMAT = 3  # raise when the same files come to be read otherwise
