@@ -45,6 +45,7 @@ ORDER = [
     "cli",
     "finished_run",
     "suite_file",
+    "suite_plan",
     "suite",
     "verbs",
     "__main__",

@@ -18,8 +18,9 @@ from msmrec.cli import build, train
 from msmrec.data.sources.simulated import Simulated
 from msmrec.data.sources.table import Table
 from msmrec.finished_run import evaluate
-from msmrec.suite import lacks, plan, suite, upstream
+from msmrec.suite import suite
 from msmrec.suite_file import Line, read_suite
+from msmrec.suite_plan import lacks, plan, upstream
 
 SUITES = sorted(path.stem for path in (CONFIGS / "suites").glob("*.txt"))
 ROOT = CONFIGS.parent

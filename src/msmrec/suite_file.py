@@ -1,9 +1,11 @@
 """The file of a suite, a run a line with its expected time and what it needs; suite.py shows how it looks."""
 
 import inspect
+import itertools
 import pkgutil
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,38 +27,14 @@ class Line:
     name: str
     args: tuple[str, ...]
     """--config CONFIG and overrides"""
-    minutes: float | None = None
+    configs: tuple[Path, ...]
+    """of `args`: its config, and those laid over it"""
+    dataset: str
+    """name of the dataset, as its configs say together"""
+    minutes: float | None
     """as stated in the file"""
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...]
     """gpu, key, weights MODEL, host NAME"""
-
-    @property
-    def configs(self) -> list[Path]:
-        """Its config, and those laid over it."""
-        return [Path(find_config(b)) for a, b in zip(self.args, self.args[1:], strict=False) if a == "--config"]
-
-    @property
-    def dataset(self) -> str:
-        """Name of the dataset, as its configs say together.
-
-        Raises:
-            InputError: they name no source, or one that cannot be made.
-        """
-        path, args = "", dict[str, Any]()
-        try:
-            for config in self.configs:
-                source = (yaml.safe_load(config.read_text()).get("data") or {}).get("source") or {}
-                source = {"class_path": source} if isinstance(source, str) else source
-                if source.get("class_path", path) != path:  # keeps what it takes as well, as the parser does
-                    path = source["class_path"]
-                    made = getattr(classes, path, None) or pkgutil.resolve_name(path)
-                    args = {key: value for key, value in args.items() if key in inspect.signature(made).parameters}
-                args |= source.get("init_args") or {}
-            if path:
-                return str(made(**args).name)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"{self.name}: data.source {path}: {error}; mend {self.configs[-1]}") from None
-        raise InputError(f"{self.name}: no data.source in {self.configs[0]}; tables are by dataset, so say it there")
 
 
 @dataclass(frozen=True)
@@ -106,12 +84,36 @@ def _line(text: str, where: str) -> Line:
     parts = [need.split() for need in needs.split(",") if need.strip()]
     if unknown := [part for part in parts if {"gpu": 1, "key": 1, "weights": 2, "host": 2}.get(part[0]) != len(part)]:
         raise InputError(f"{where}: needs {' '.join(unknown[0])}; known: gpu, key, weights MODEL, host NAME")
-    line = Line(words[0], ("--config", *words[1:]), stated_minutes(stated), tuple(" ".join(part) for part in parts))
+    args = ("--config", *words[1:])
     try:
-        line.configs  # noqa: B018 (that they exist)
+        configs = tuple(Path(find_config(b)) for a, b in itertools.pairwise(args) if a == "--config")
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return line
+    needed = tuple(" ".join(part) for part in parts)
+    return Line(words[0], args, configs, _dataset(words[0], configs), stated_minutes(stated), needed)
+
+
+def _dataset(name: str, configs: Sequence[Path]) -> str:
+    """Name of the dataset that a line's configs name together.
+
+    Raises:
+        InputError: they name no source, or one that cannot be made.
+    """
+    path, args = "", dict[str, Any]()
+    try:
+        for config in configs:
+            source = (yaml.safe_load(config.read_text()).get("data") or {}).get("source") or {}
+            source = {"class_path": source} if isinstance(source, str) else source
+            if source.get("class_path", path) != path:  # keeps what it takes as well, as the parser does
+                path = source["class_path"]
+                made = getattr(classes, path, None) or pkgutil.resolve_name(path)
+                args = {key: value for key, value in args.items() if key in inspect.signature(made).parameters}
+            args |= source.get("init_args") or {}
+        if path:
+            return str(made(**args).name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{name}: data.source {path}: {error}; mend {configs[-1]}") from None
+    raise InputError(f"{name}: no data.source in {configs[0]}; tables are by dataset, so say it there")
 
 
 def stated_minutes(text: str) -> float | None:
