@@ -14,7 +14,6 @@ from msmrec.run_folder import OpenRun
 from msmrec.serving.ask_click import ClickAnswers
 from msmrec.serving.explain import Explainer, Explanation
 from msmrec.serving.page import CSS, Page, Posters, message
-from msmrec.serving.rank import Histories
 
 Open = Callable[[Path], OpenRun]
 
@@ -67,12 +66,15 @@ def explorer(run: OpenRun, click: OpenRun | None = None, posters: str = "posters
         pictures = Posters(find(posters, run.data.root, folder=True))
     except InputError:
         pictures = Posters(None)
-    state = _State(run, click, pictures)
-    return _blocks(state, run)
+    return _blocks(_Callbacks(run, click, pictures), run)
 
 
-class _State:
-    """What the page's callbacks ask; the browser holds the user, this holds nothing of anybody."""
+class _Callbacks:
+    """What the page's inputs call; the browser holds the user, this holds nothing of anybody.
+
+    `who` is the browser's user: whether new, the raw id, and what a new one liked. `filters` are the number of items,
+    genres, and first and last year.
+    """
 
     def __init__(self, run: OpenRun, click: OpenRun | None, pictures: Posters) -> None:
         self.explainer = Explainer(run)
@@ -92,41 +94,93 @@ class _State:
             return False
         return True
 
-    def histories(self, who: dict[str, Any]) -> Histories:
-        """Of the user that the browser holds."""
-        return self.explainer.liked(who["items"]) if who["new"] else self.explainer.user(who["user"])
+    def somebody(self, raw: str, *filters: Any) -> list[Any]:
+        """A user of the data, and the page about them."""
+        who = {"new": False, "user": str(raw).strip(), "items": []}
+        return [who, *self.anew(who, *filters)]
 
-    def why(self, who: dict[str, Any], k: float, genres: list[str], years: tuple[Any, Any], gate: Any) -> Explanation:
+    def anybody(self, *filters: Any) -> list[Any]:
+        """The id of a user of the data, drawn at random, and what `somebody` says."""
+        raw = random.choice(self.users)
+        return [raw, *self.somebody(raw, *filters)]
+
+    def newcomer(self, items: list[int], *filters: Any) -> list[Any]:
+        """Somebody who is not in the data and liked these items, and the page about them."""
+        who = {"new": True, "user": "", "items": list(items or [])}
+        return [who, *self.anew(who, *filters)]
+
+    def anew(self, who: dict[str, Any], *filters: Any) -> list[Any]:
+        """The page under the user's own gate, and the gate's sliders."""
+        page, gate = self._shown(who, filters, None)
+        if gate is None:
+            return [*page, *[_gradio().skip() for _ in self.page.modalities]]
+        return [*page, *[round(float(weight), 3) for weight in gate]]
+
+    def again(self, who: dict[str, Any], *filters_and_gate: Any) -> list[Any]:
+        """The page under the gate of the sliders."""
+        count = len(filters_and_gate) - len(self.page.modalities)
+        gate = [float(weight) for weight in filters_and_gate[count:]] or None
+        return self._shown(who, filters_and_gate[:count], gate)[0]
+
+    def about_item(self, who: dict[str, Any], raw_item: Any) -> tuple[str, str]:
+        """What the click model says of an item, and its prompt."""
+        assert self.clicks is not None
+        try:
+            liked = [self.raw_items[item - 1] for item in who["items"]]
+            told = self.clicks.ask(None if who["new"] else who["user"], liked, raw_item)
+        except InputError as error:
+            return message(str(error)), ""
+        return message(f"P(click) = {told.click:.3f}"), told.prompt
+
+    def _shown(self, who: dict[str, Any], filters: tuple[Any, ...], gate: list[float] | None) -> tuple[list[Any], Any]:
+        """Message, list, reasons, history and choice of items, and the gate that was used.
+
+        Where nothing can be shown, the message says why, and there is no gate.
+        """
+        gr = _gradio()
+        try:
+            why = self._explained(who, filters, gate)
+        except InputError as error:
+            return [message(str(error)), gr.skip(), gr.skip(), gr.skip(), gr.skip()], None
+        name = "Somebody new" if who["new"] else f"User {who['user']}"
+        choices = [(self.page.title(item), self.raw_items[item - 1]) for item in why.items.tolist()]
+        asked = gr.update(choices=choices, value=choices[0][1] if choices else None)
+        said = message(f"{name}: a history of {len(why.history)}.")
+        page = self.page
+        return [said, page.recommendations(why), page.reasons(why), page.history(why), asked], why.gate
+
+    def _explained(self, who: dict[str, Any], filters: tuple[Any, ...], gate: list[float] | None) -> Explanation:
         """The list and its reasons; see Explainer.explain.
 
-        Args:
-            years: bounds; one that is empty or at the end of the catalogue is none, and items without a year pass it.
+        A year that is empty or at the end of the catalogue is no bound, and items without a year pass it.
         """
-        first, last = self.years or (0, 0)
-        year_from = int(years[0]) if years[0] and years[0] > first else None
-        year_to = int(years[1]) if years[1] and years[1] < last else None
+        k, genres, first, last = filters
+        oldest, newest = self.years or (0, 0)
+        year_from = int(first) if first and first > oldest else None
+        year_to = int(last) if last and last < newest else None
         allowed = self.explainer.recommender.allowed(genres or [], year_from, year_to)
-        return self.explainer.explain(self.histories(who), int(k), allowed, gate)
+        histories = self.explainer.liked(who["items"]) if who["new"] else self.explainer.user(who["user"])
+        return self.explainer.explain(histories, int(k), allowed, gate)
 
 
-def _blocks(state: _State, run: OpenRun) -> Any:
+def _blocks(call: _Callbacks, run: OpenRun) -> Any:
+    """The page's inputs and outputs, and which input calls what."""
     gr = _gradio()
-    explainer, page = state.explainer, state.page
+    recommender, modalities, asks = call.explainer.recommender, call.page.modalities, call.clicks is not None
     about = f"{type(run.model).__name__} on {run.data.dataset.info['name']}"
-    titles = list(zip(explainer.recommender.items[TITLE].to_list(), range(1, len(page.rows) + 1), strict=True))
-    new_users, modalities = explainer.recommender.serves_new_users, page.modalities
+    titles = [(title, item) for item, title in enumerate(recommender.items[TITLE].to_list(), 1)]
     with gr.Blocks(title=f"MSMRec: {about}", analytics_enabled=False) as blocks:
         gr.Markdown(f"# {about}")
-        who = gr.State({"new": False, "user": state.first, "items": []})
+        who = gr.State({"new": False, "user": call.first, "items": []})
         with gr.Row(elem_id="everything"):
             with gr.Column(scale=1, min_width=300, elem_id="who"):
                 with gr.Tabs():
                     with gr.Tab("A user of the data"):
-                        user = gr.Textbox(state.first, label="User id", max_lines=1, elem_id="user")
+                        user = gr.Textbox(call.first, label="User id", max_lines=1, elem_id="user")
                         with gr.Row():
                             show = gr.Button("Show", variant="primary", min_width=80)
                             anyone = gr.Button("Any user", min_width=80)
-                    with gr.Tab("Somebody new", visible=new_users):
+                    with gr.Tab("Somebody new", visible=recommender.serves_new_users):
                         liked = gr.Dropdown(
                             titles, label="Items that they liked, oldest first: type to search", multiselect=True,
                             elem_id="liked",
@@ -135,18 +189,19 @@ def _blocks(state: _State, run: OpenRun) -> Any:
                 with gr.Accordion("Which items", open=True):
                     k = gr.Slider(5, 50, 10, step=1, label="How many", elem_id="k", buttons=[])
                     genres = gr.Dropdown(
-                        explainer.recommender.genres(), label="Genres (any of)", multiselect=True, elem_id="genres"
+                        recommender.genres(), label="Genres (any of)", multiselect=True, elem_id="genres"
                     )
-                    with gr.Row(visible=state.years is not None):
-                        first, last = state.years or (0, 0)  # an empty number would be sent as 0
+                    with gr.Row(visible=call.years is not None):
+                        first, last = call.years or (0, 0)  # an empty number would be sent as 0
                         year_from = gr.Number(first, label="From year", precision=0, min_width=80)
                         year_to = gr.Number(last, label="To year", precision=0, min_width=80)
-                sliders = []
                 with gr.Accordion("Gate: what each modality weighs", open=True, visible=bool(modalities)):
                     gr.Markdown("The user's own gate sums to 1. Moved weights are used as they are, in scoring.")
                     own = gr.Button("Back to the user's own gate", size="sm", visible=bool(modalities))
-                    for name in modalities:
-                        sliders.append(gr.Slider(0, 1, 0, step=0.01, label=name, elem_classes="mm-gate", buttons=[]))
+                    sliders = [
+                        gr.Slider(0, 1, 0, step=0.01, label=name, elem_classes="mm-gate", buttons=[])
+                        for name in modalities
+                    ]
             with gr.Column(scale=3, min_width=300, elem_id="what"):
                 said = gr.HTML(message(""), elem_id="said")
                 gr.Markdown("## Recommended")
@@ -155,69 +210,22 @@ def _blocks(state: _State, run: OpenRun) -> Any:
                 reasons = gr.HTML(elem_id="why")
                 gr.Markdown("## History")
                 history = gr.HTML(elem_id="history")
-                asked = gr.Dropdown([], label="Item", elem_id="asked", visible=state.clicks is not None)
-                ask = gr.Button("Ask the click model", visible=state.clicks is not None)
-                answer = gr.HTML(elem_id="answer", visible=state.clicks is not None)
-                prompt = gr.Textbox(label="Prompt", lines=6, interactive=False, visible=state.clicks is not None)
+                asked = gr.Dropdown([], label="Item", elem_id="asked", visible=asks)
+                ask = gr.Button("Ask the click model", visible=asks)
+                answer = gr.HTML(elem_id="answer", visible=asks)
+                prompt = gr.Textbox(label="Prompt", lines=6, interactive=False, visible=asks)
         filters: list[Any] = [k, genres, year_from, year_to]
-        outputs = [said, shown, reasons, history, asked]
-
-        def rendered(given: dict[str, Any], chosen: tuple[Any, ...], gate: list[float] | None) -> tuple[list[Any], Any]:
-            """Values of `outputs`, and the gate that was used, None where nothing could be shown."""
-            count, wanted, first, last = chosen
-            try:
-                why = state.why(given, count, wanted, (first, last), gate)
-            except InputError as error:
-                return [message(str(error)), *[gr.skip() for _ in outputs[1:]]], None
-            name = "Somebody new" if given["new"] else f"User {given['user']}"
-            choices = [(page.title(item), state.raw_items[item - 1]) for item in why.items.tolist()]
-            asks = gr.update(choices=choices, value=choices[0][1] if choices else None)
-            line = f"{name}: a history of {len(why.history)}."
-            return [message(line), page.recommendations(why), page.reasons(why), page.history(why), asks], why.gate
-
-        def anew(given: dict[str, Any], *chosen: Any) -> list[Any]:
-            """Under the user's own gate."""
-            values, gate = rendered(given, chosen, None)
-            weights = [gr.skip() for _ in sliders] if gate is None else [round(float(weight), 3) for weight in gate]
-            return [*values, *weights]
-
-        def again(given: dict[str, Any], *chosen: Any) -> list[Any]:
-            """Under the gate of the sliders."""
-            gate = [float(weight) for weight in chosen[len(filters) :]] or None
-            return rendered(given, chosen[: len(filters)], gate)[0]
-
-        def pick(raw: str, *chosen: Any) -> list[Any]:
-            given = {"new": False, "user": str(raw).strip(), "items": []}
-            return [given, *anew(given, *chosen)]
-
-        def pick_any(*chosen: Any) -> list[Any]:
-            raw = random.choice(state.users)
-            return [raw, *pick(raw, *chosen)]
-
-        def likes(items: list[int], *chosen: Any) -> list[Any]:
-            given = {"new": True, "user": "", "items": list(items or [])}
-            return [given, *anew(given, *chosen)]
-
-        def about_item(given: dict[str, Any], raw_item: Any) -> tuple[str, str]:
-            assert state.clicks is not None
-            try:
-                mine = [state.raw_items[item - 1] for item in given["items"]]
-                told = state.clicks.ask(None if given["new"] else given["user"], mine, raw_item)
-            except InputError as error:
-                return message(str(error)), ""
-            return message(f"P(click) = {told.click:.3f}"), told.prompt
-
+        everything: list[Any] = [said, shown, reasons, history, asked, *sliders]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         latest: dict[str, Any] = {**quiet, "trigger_mode": "always_last"}
-        everything = [*outputs, *sliders]
-        blocks.load(anew, [who, *filters], everything, **quiet)
-        gr.on([show.click, user.submit], pick, [user, *filters], [who, *everything], **quiet)
-        anyone.click(pick_any, filters, [user, who, *everything], **quiet)
-        liked.input(likes, [liked, *filters], [who, *everything], **latest)
-        own.click(anew, [who, *filters], everything, **quiet)
+        blocks.load(call.anew, [who, *filters], everything, **quiet)
+        gr.on([show.click, user.submit], call.somebody, [user, *filters], [who, *everything], **quiet)
+        anyone.click(call.anybody, filters, [user, who, *everything], **quiet)
+        liked.input(call.newcomer, [liked, *filters], [who, *everything], **latest)
+        own.click(call.anew, [who, *filters], everything, **quiet)
         moved = [slider.input for slider in sliders] + [k.input, genres.input, year_from.change, year_to.change]
-        gr.on(moved, again, [who, *filters, *sliders], outputs, **latest)
-        ask.click(about_item, [who, asked], [answer, prompt], **quiet)
+        gr.on(moved, call.again, [who, *filters, *sliders], [said, shown, reasons, history, asked], **latest)
+        ask.click(call.about_item, [who, asked], [answer, prompt], **quiet)
     return blocks
 
 
