@@ -100,7 +100,7 @@ def resamples(users: int, number: int, seed: int) -> Iterator[Array]:
         yield np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users).astype(np.float64)
 
 
-def bootstrap(statistics: Sequence[Statistic], users: int, number: int = 10_000, seed: int = 0) -> list[Array]:
+def bootstrap(statistics: Sequence[Statistic], users: int, number: int, seed: int = 0) -> list[Array]:
     """(number, C) of each statistic over the same resamples of users."""
     blocks = [[statistic.at(weights) for statistic in statistics] for weights in resamples(users, number, seed)]
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]

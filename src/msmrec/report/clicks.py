@@ -45,7 +45,14 @@ def calibration(run: RunFiles) -> list[Block]:
     """Reliability diagram, ECE, AUC, and how probabilities are spread."""
     table = run.table("predictions.parquet", "it was not made by a click model")
     label, prob = table["label"].to_numpy(), table["prob"].to_numpy().astype(float)
-    bins = reliability(label, prob)
+    measured = _metrics(table)
+    said = f"Over all {len(table):,} test samples: expected calibration error {measured['ece']:.4f} ({BINS} bins),"
+    said += f" AUC {number(measured['auc'])}, {label.mean():.1%} clicked; mean probability {prob.mean():.1%}."
+    return [Prose(said), Row([_diagram(reliability(label, prob)), _spread(label, prob)])]
+
+
+def _diagram(bins: pl.DataFrame) -> Figure:
+    """Share of clicks against probability, from what `reliability` returns."""
     diagonal = line([0, 1], [0, 1], "as it should be", 7, markers=False)
     wanted = [bins[name].to_list() for name in ("prob", "clicked", "low", "high", "samples")]
     at, clicked, low, high, _ = wanted
@@ -68,7 +75,7 @@ def calibration(run: RunFiles) -> list[Block]:
         rows,
         frozenset({1, 2, 3, 4}),
     )
-    figure = Figure(
+    return Figure(
         "Calibration",
         [diagonal, dotted],
         axis("predicted probability of a click", range=[0, 1]),
@@ -78,11 +85,15 @@ def calibration(run: RunFiles) -> list[Block]:
         "A point on the line: of samples with this probability as many were clicked. Bars: 95% intervals (Wilson).",
         340,
     )
+
+
+def _spread(label: np.ndarray, prob: np.ndarray) -> Figure:
+    """Histograms of the probabilities of (S,) clicked and other samples."""
     edges = np.linspace(0, 1, 41)
-    spread = []
+    bars = []
     for k, (name, value) in enumerate((("clicked", 1), ("not clicked", 0))):
         counts = np.histogram(prob[label == value], edges)[0]
-        spread.append(
+        bars.append(
             {
                 "kind": "bars",
                 "left": edges[:-1].tolist(),
@@ -96,18 +107,14 @@ def calibration(run: RunFiles) -> list[Block]:
                 ],
             }
         )
-    apart = Figure(
+    return Figure(
         "Probabilities of clicked and other samples",
-        spread,
+        bars,
         axis("predicted probability of a click", range=[0, 1]),
         axis("samples", zero=True),
         "Histograms of the probabilities of clicked and other samples",
         height=340,
     )
-    measured = _metrics(table)
-    said = f"Over all {len(table):,} test samples: expected calibration error {measured['ece']:.4f} ({BINS} bins),"
-    said += f" AUC {number(measured['auc'])}, {label.mean():.1%} clicked; mean probability {prob.mean():.1%}."
-    return [Prose(said), Row([figure, apart])]
 
 
 def click_slices(run: RunFiles) -> list[Block]:

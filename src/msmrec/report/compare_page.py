@@ -19,16 +19,12 @@ from msmrec.run_folder import Run, find_runs
 
 
 def write_comparison(
-    table: Comparison,
-    paths: Sequence[Path],
-    path: Path,
-    x: str | None = None,
-    names: Literal["config", "folder"] = "config",
+    table: Comparison, paths: Sequence[Path], path: Path, x: str | None, names: Literal["config", "folder"]
 ) -> Page:
     """Writes one page for several runs.
 
     Args:
-        table: of these runs. paths: as `compare` was given them. path: the HTML file. x: as `compare` was given it.
+        table: of these runs. path: the HTML file. paths, x, names: as `compare` was given them.
 
     Raises:
         InputError: jinja2 or bokeh is not installed, or `path` is no .html file.
@@ -59,6 +55,21 @@ def write_comparison(
 def _results(table: Comparison) -> list[Block]:
     if not any(cell for row in table.rows for cell in row.cells):
         raise Missing("None of the runs is finished.")
+    rows, columns = _rows(table)
+    best = frozenset(k for k, cells in enumerate(rows) if cells[3].endswith("best"))
+    notes = [note.replace("Bold: best.", "“best” marks the best of a metric.") for note in table.notes[1:]]
+    return [
+        *(Prose(f"Take care: {warning}.") for warning in table.warnings),
+        Table(
+            "Test results; marked: the best of a metric", columns, rows, frozenset(range(2, len(columns))), marked=best
+        ),
+        *map(Prose, notes),
+        Row(_dots(table)),
+    ]
+
+
+def _rows(table: Comparison) -> tuple[list[list[str]], list[str]]:
+    """A row for each metric and config, and what the columns are called."""
     tested = table.baseline is not None
     columns = ["metric", "config", "seeds", "mean ± sd", "95% interval", *(["difference", "p"] if tested else [])]
     rows = []
@@ -78,7 +89,11 @@ def _results(table: Comparison) -> list[Block]:
                 [f"{cell.difference:+.4f}" if cell.difference is not None else "", p_value(cell.p)] if tested else []
             )
             rows.append(cells)
-    best = frozenset(k for k, cells in enumerate(rows) if cells[3].endswith("best"))
+    return rows, columns
+
+
+def _dots(table: Comparison) -> list[Figure]:
+    """A figure for each metric."""
     figures = []
     for k, metric in enumerate(table.metrics):
         held = [(row, cell) for row in table.rows if (cell := row.cells[k])]
@@ -97,16 +112,7 @@ def _results(table: Comparison) -> list[Block]:
                 "config",
             )
         )
-    notes = [note.replace("Bold: best.", "“best” marks the best of a metric.") for note in table.notes[1:]]
-    warnings = [Prose(f"Take care: {warning}.") for warning in table.warnings]
-    return [
-        *warnings,
-        Table(
-            "Test results; marked: the best of a metric", columns, rows, frozenset(range(2, len(columns))), marked=best
-        ),
-        *map(Prose, notes),
-        Row(figures),
-    ]
+    return figures
 
 
 def _slices(groups: Sequence[Group]) -> list[Block]:

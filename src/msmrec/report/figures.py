@@ -14,6 +14,8 @@ import polars as pl
 from msmrec.report.page import Figure, Table
 
 Mark = dict[str, Any]
+Series = tuple[str, Sequence[Any], Sequence[Any], Sequence[Any]]
+"""name, means, lows, highs"""
 
 
 def shorten(text: str, length: int = 42) -> str:
@@ -42,13 +44,11 @@ def span(low: float | None, high: float | None, digits: int = 4) -> str:
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def table_of(
-    frame: pl.DataFrame, caption: str, names: Sequence[str] | None = None, digits: int = 4, folded: bool = False
-) -> Table:
+def table_of(frame: pl.DataFrame, caption: str, names: Sequence[str], digits: int = 4, folded: bool = False) -> Table:
     """A polars table as the page shows it."""
     numeric = frozenset(k for k, kind in enumerate(frame.dtypes) if kind.is_numeric())
     rows = [[number(value, digits) for value in row] for row in frame.iter_rows()]
-    return Table(caption, list(names or frame.columns), rows, numeric, folded)
+    return Table(caption, list(names), rows, numeric, folded)
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def intervals(
 def dots(
     title: str,
     labels: Sequence[str],
-    series: Sequence[tuple[str, Sequence[Any], Sequence[Any], Sequence[Any]]],
+    series: Sequence[Series],
     x: dict[str, Any],
     alt: str,
     note: str = "",
@@ -132,7 +132,7 @@ def dots(
     rule: float | None = None,
     table: Table | bool = True,
 ) -> Figure:
-    """A row a label, a point with its interval a series: (name, means, lows, highs).
+    """A row a label, a point with its interval a series.
 
     Args:
         header: what the labels are, for the table. rule: where a vertical line stands, such as 0 or chance.

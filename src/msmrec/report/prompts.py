@@ -27,59 +27,73 @@ def _builds(run: RunFiles) -> dict[int, Path]:
 def retrieval(run: RunFiles) -> list[Block]:
     """How retrieved histories changed from the first build to the last."""
     builds = _builds(run)
-    (first, before_path), (last, after_path) = next(iter(builds.items())), list(builds.items())[-1]
-    blocks: list[Block] = []
-    logged = run.record["protocol"].get("retrieval") or {}
-    if logged:
-        words = {
-            "hit": "share of samples that have, among the target's nearest items of the catalogue, one the user rated"
-        }
-        rows = []
-        for name, value in logged.items():
-            short = name.removeprefix("retrieval/")
-            about = words.get(
-                short, "share of a history that the build before had chosen too" if "overlap" in short else ""
-            )
-            rows.append([short, number(float(value)), about])
-        blocks.append(Table("Retrieval at the last build", ["", "", "what it is"], rows, frozenset({1})))
-    try:
-        figures = []
-        for name in (n for n in run.curves.columns if n.startswith("retrieval/")):
-            at = run.curves.select("step", name).drop_nulls()
-            if len(at) > 1:
-                rows = [[number(s), number(v)] for s, v in at.iter_rows()]
-                marks = [line(at["step"].to_list(), at[name].to_list(), "")]
-                figures.append(
-                    Figure(
-                        name,
-                        marks,
-                        axis("optimiser step"),
-                        axis(name.removeprefix("retrieval/"), range=[0, 1.05]),
-                        f"{name} over builds",
-                        Table(name, ["step", name], rows, frozenset({0, 1})),
-                        height=240,
-                    )
-                )
-        blocks += [Row(figures)] if figures else []
-    except Missing:
-        pass  # the section on curves says so
-    before, after = (pl.read_parquet(path) for path in (before_path, after_path))
-    blocks.append(_by_build(builds))
+    blocks = [*_at_last_build(run), *_over_builds(run), _by_build(builds)]
+    first, last = min(builds), max(builds)
     if first == last:
         return [*blocks, Prose("Histories were built once, before the first epoch: there is no after to compare with.")]
+    before, after = pl.read_parquet(builds[first]), pl.read_parquet(builds[last])
     both = before.join(after.select("row", after="history"), on="row").rename({"history": "before"})
     if not len(both):
         return [*blocks, Prose(f"Epochs {first} and {last} trained on different samples: no history to compare.")]
+    return [*blocks, *_before_and_after(run, both, first, last)]
+
+
+def _at_last_build(run: RunFiles) -> list[Block]:
+    """What the callback measured of the last build."""
+    logged = run.record["protocol"].get("retrieval") or {}
+    rows = []
+    for name, value in logged.items():
+        short, about = name.removeprefix("retrieval/"), ""
+        if short == "hit":
+            about = "share of samples that have, among the target's nearest items of the catalogue, one the user rated"
+        elif "overlap" in short:
+            about = "share of a history that the build before had chosen too"
+        rows.append([short, number(float(value)), about])
+    return [Table("Retrieval at the last build", ["", "", "what it is"], rows, frozenset({1}))] if rows else []
+
+
+def _over_builds(run: RunFiles) -> list[Block]:
+    """The same over all builds; without it where nothing was logged, which the section on curves says."""
+    try:
+        curves = run.curves
+    except Missing:
+        return []
+    figures = []
+    for name in (n for n in curves.columns if n.startswith("retrieval/")):
+        at = curves.select("step", name).drop_nulls()
+        if len(at) > 1:
+            rows = [[number(s), number(v)] for s, v in at.iter_rows()]
+            marks = [line(at["step"].to_list(), at[name].to_list(), "")]
+            figures.append(
+                Figure(
+                    name,
+                    marks,
+                    axis("optimiser step"),
+                    axis(name.removeprefix("retrieval/"), range=[0, 1.05]),
+                    f"{name} over builds",
+                    Table(name, ["step", name], rows, frozenset({0, 1})),
+                    height=240,
+                )
+            )
+    return [Row(figures)] if figures else []
+
+
+def _before_and_after(run: RunFiles, both: pl.DataFrame, first: int, last: int) -> list[Block]:
+    """How much of the samples' histories stayed, and those that changed most.
+
+    Args:
+        both: row, user_id, item_id, and the histories before and after, of samples that both epochs trained on.
+    """
     old, new = both["before"].to_numpy(), both["after"].to_numpy()
     kept = ((new[:, :, None] == old[:, None, :]) & (new[:, :, None] >= 0)).any(2).sum(1)
     share = kept / np.maximum((new >= 0).sum(1), 1)
-    blocks.append(
+    blocks: list[Block] = [
         Prose(
             f"Of the {len(both):,} samples that epochs {first} and {last} both trained on, {share.mean():.1%} of the"
             f" retrieved ratings are the same; {(share == 1).mean():.1%} of the samples have the same history."
             + (" Nothing that retrieval reads is trained in this run, so nothing moves." if (share == 1).all() else "")
         )
-    )
+    ]
     title = _titles(run)
     item, rating = run.dataset.item_id, run.dataset.column(RATING)
     changed = np.argsort(share, kind="stable")[:3]
@@ -88,10 +102,8 @@ def retrieval(run: RunFiles) -> list[Block]:
         lines = [
             [
                 str(place + 1),
-                *(
-                    _rated(chosen[row, place], item, rating, title, place_in)
-                    for chosen, place_in in ((old, new[row]), (new, old[row]))
-                ),
+                _rated(old[row, place], item, rating, title, new[row]),
+                _rated(new[row, place], item, rating, title, old[row]),
             ]
             for place in range(old.shape[1])
         ]
@@ -128,6 +140,7 @@ def _by_build(builds: dict[int, Path]) -> Table:
 
 
 def _rated(row: int, item: np.ndarray, rating: np.ndarray, title: list[str], other: np.ndarray) -> str:
+    """A row of a history in words; with a star where the `other` history lacks it."""
     if row < 0:
         return ""
     return f"{shorten(title[item[row]])} ({rating[row]:g}){'' if row in other else ' *'}"

@@ -12,7 +12,7 @@ from msmrec.evaluation.compare import Cell
 from msmrec.evaluation.slices import METRICS, users_of_slices
 from msmrec.evaluation.statistics import Means, bootstrap, interval
 from msmrec.recommend.two_stage import COLUMNS
-from msmrec.report.figures import axis, band, dots, line, number, points, span
+from msmrec.report.figures import Series, axis, band, dots, line, number, points, span
 from msmrec.report.page import Block, Figure, Missing, Prose, Row, Table
 from msmrec.report.run_files import RESAMPLES, RunFiles
 
@@ -117,31 +117,10 @@ def slices(run: RunFiles) -> list[Block]:
         variant = max((name.split("/")[0] for name in run.test), key=lambda name: run.test.get(f"{name}/ndcg@10", 0.0))
         blocks.append(Prose(f"Of the variant with the highest NDCG@10 on the test part, {variant}."))
         users = users.filter(pl.col("variant") == variant)
-    rows = users_of_slices(users, run.dataset)
-    names = rows["slice"].unique(maintain_order=True).to_list()
-    ids = rows[USER_ID].unique().sort()
-    place = np.searchsorted(ids.to_numpy(), rows[USER_ID].to_numpy())
-    column = rows["slice"].cast(pl.Enum(names)).to_physical().to_numpy()
-    member = np.zeros((len(ids), len(names)))
-    member[place, column] = 1
-    statistics = []
-    for metric in METRICS:
-        values = np.zeros_like(member)
-        values[place, column] = rows[metric].to_numpy()
-        statistics.append(Means(values, member))
-    sizes = member.sum(0)
-    with np.errstate(invalid="ignore"):  # a small slice may not be drawn at all; it gets no interval below
-        drawn = bootstrap(statistics, len(ids), RESAMPLES)
-    series = []
-    for metric, statistic, draws in zip(METRICS, statistics, drawn, strict=True):
-        mean = statistic.at(np.ones((1, len(ids))))[0].tolist()
-        ends = [interval(draws[:, k]).tolist() if n >= FEWEST else (None, None) for k, n in enumerate(sizes)]
-        series.append(
-            (metric.replace("hit_rate", "HR").replace("ndcg", "NDCG"), mean, [a for a, _ in ends], [b for _, b in ends])
-        )
+    names, sizes, series = _means_of_slices(users_of_slices(users, run.dataset))
     columns = ["slice", "users", *(part for name, *_ in series for part in (name, "95% interval"))]
     body = [
-        [name, number(int(sizes[k])), *(part for _, m, a, b in series for part in (number(m[k]), span(a[k], b[k])))]
+        [name, number(sizes[k]), *(part for _, m, a, b in series for part in (number(m[k]), span(a[k], b[k])))]
         for k, name in enumerate(names)
     ]
     table = Table("Slices of the test users", columns, body, frozenset(range(1, len(columns))))
@@ -159,6 +138,31 @@ def slices(run: RunFiles) -> list[Block]:
     return [*blocks, figure, table]
 
 
+def _means_of_slices(rows: pl.DataFrame) -> tuple[list[str], list[int], list[Series]]:
+    """Names and sizes of the slices, and a series for each metric, from what `users_of_slices` returns."""
+    names = rows["slice"].unique(maintain_order=True).to_list()
+    ids = rows[USER_ID].unique().sort()
+    place = np.searchsorted(ids.to_numpy(), rows[USER_ID].to_numpy())
+    column = rows["slice"].cast(pl.Enum(names)).to_physical().to_numpy()
+    member = np.zeros((len(ids), len(names)))
+    member[place, column] = 1
+    statistics = []
+    for metric in METRICS:
+        values = np.zeros_like(member)
+        values[place, column] = rows[metric].to_numpy()
+        statistics.append(Means(values, member))
+    sizes = member.sum(0).astype(int).tolist()
+    with np.errstate(invalid="ignore"):  # a small slice may not be drawn at all; it gets no interval below
+        drawn = bootstrap(statistics, len(ids), RESAMPLES)
+    series: list[Series] = []
+    for metric, statistic, draws in zip(METRICS, statistics, drawn, strict=True):
+        mean = statistic.at(np.ones((1, len(ids))))[0].tolist()
+        ends = [interval(draws[:, k]).tolist() if n >= FEWEST else (None, None) for k, n in enumerate(sizes)]
+        short = metric.replace("hit_rate", "HR").replace("ndcg", "NDCG")
+        series.append((short, mean, [low for low, _ in ends], [high for _, high in ends]))
+    return names, sizes, series
+
+
 def variants(run: RunFiles) -> list[Block]:
     """Accuracy and what lies beyond it, of each variant of a run of two stages."""
     if not run.has_variants:
@@ -167,40 +171,16 @@ def variants(run: RunFiles) -> list[Block]:
     for key, value in run.test.items():
         name, metric = key.split("/", 1)
         found[name]["retrieval" if metric.startswith("retrieval_recall") else metric] = value
-    names, per_user = list(found), run.per_user
-    users = per_user[USER_ID].unique().sort().to_numpy()
     shown = [metric for metric in COLUMNS if any(metric in row for row in found.values())]
-    series = []
-    for metric in ("recall@10", "ndcg@10"):
-        if metric not in per_user.columns:
-            continue
-        wide = per_user.pivot("variant", index=USER_ID, values=metric).sort(USER_ID)
-        values = np.stack([wide[name].to_numpy().astype(float) for name in names], 1)
-        there = ~np.isnan(values)
-        (draws,) = bootstrap([Means(np.where(there, values, 0), there.astype(float))], len(users), RESAMPLES)
-        means = [found[name].get(metric) for name in names]
-        series.append((COLUMNS[metric], means, *interval(draws).tolist()))
     best = max((row["ndcg@10"] for row in found.values() if "ndcg@10" in row), default=None)
-    rows = [[name, *(number(row.get(metric)) for metric in shown)] for name, row in found.items()]
-    marked = frozenset(k for k, row in enumerate(found.values()) if row.get("ndcg@10") == best)
     table = Table(
         "Variants on the test part; marked: the highest NDCG@10",
         ["variant", *(COLUMNS[m] for m in shown)],
-        rows,
+        [[name, *(number(row.get(metric)) for metric in shown)] for name, row in found.items()],
         frozenset(range(1, len(shown) + 1)),
-        marked=marked,
+        marked=frozenset(k for k, row in enumerate(found.values()) if row.get("ndcg@10") == best),
     )
-    note = f"95% intervals over {len(users):,} users, {RESAMPLES:,} bootstrap resamples."
-    accuracy = dots(
-        "Accuracy of the variants",
-        names,
-        series,
-        axis("mean over test users", zero=True),
-        "Recall and NDCG at 10 of each variant, with intervals",
-        note,
-        "variant",
-    )
-    blocks: list[Block] = [table, accuracy]
+    blocks: list[Block] = [table, _accuracy(found, run.per_user)]
     if beyond := _beyond(found):
         blocks.append(beyond)
     counts = run.record["protocol"].get("users") or {}
@@ -210,6 +190,30 @@ def variants(run: RunFiles) -> list[Block]:
             Table("What happened to users", ["variant", "what", "users"], happened, frozenset({2}), folded=True)
         )
     return blocks
+
+
+def _accuracy(found: dict[str, dict[str, float]], per_user: pl.DataFrame) -> Figure:
+    """Recall and NDCG of each variant, with intervals over the users."""
+    many = per_user[USER_ID].n_unique()
+    series: list[Series] = []
+    for metric in ("recall@10", "ndcg@10"):
+        if metric not in per_user.columns:
+            continue
+        wide = per_user.pivot("variant", index=USER_ID, values=metric).sort(USER_ID)
+        values = np.stack([wide[name].to_numpy().astype(float) for name in found], 1)
+        there = ~np.isnan(values)
+        (draws,) = bootstrap([Means(np.where(there, values, 0), there.astype(float))], many, RESAMPLES)
+        low, high = interval(draws).tolist()
+        series.append((COLUMNS[metric], [row.get(metric) for row in found.values()], low, high))
+    return dots(
+        "Accuracy of the variants",
+        list(found),
+        series,
+        axis("mean over test users", zero=True),
+        "Recall and NDCG at 10 of each variant, with intervals",
+        f"95% intervals over {many:,} users, {RESAMPLES:,} bootstrap resamples.",
+        "variant",
+    )
 
 
 def _beyond(found: dict[str, dict[str, float]]) -> Row | None:
