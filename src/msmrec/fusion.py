@@ -102,15 +102,7 @@ class Fusion:
             )
         usable = train.copy()
         usable[0] = False
-        self.arrays = {}
-        for m, (vectors, present) in enumerate(features):
-            rows = vectors[present & usable].astype(np.float64)
-            if len(rows) < 2:
-                raise InputError(f"fusion: modality {m + 1} has {len(rows)} training items with a vector; it needs 2")
-            mean, deviation = rows.mean(0), rows.std(0)
-            varies = deviation > CONSTANT * (np.abs(mean) + deviation.max(initial=0))
-            self.arrays[f"mean{m}"] = mean.astype(np.float32)
-            self.arrays[f"scale{m}"] = np.divide(1, deviation, out=np.zeros_like(mean), where=varies).astype(np.float32)
+        self._fit_scales(features, usable)
         if self.kind in ("pca", "cca"):
             whole = usable & np.all([present for _, present in features], axis=0)
             if whole.sum() < 2:
@@ -130,6 +122,18 @@ class Fusion:
         elif self.kind in ("gated", "attention"):
             self._train(features, usable, pairs, seed)
         return self
+
+    def _fit_scales(self, features: Sequence[Features], usable: NDArray[np.bool_]) -> None:
+        """Mean and scale of every column of each modality, over its training items; a constant column gets scale 0."""
+        self.arrays = {}
+        for m, (vectors, present) in enumerate(features):
+            rows = vectors[present & usable].astype(np.float64)
+            if len(rows) < 2:
+                raise InputError(f"fusion: modality {m + 1} has {len(rows)} training items with a vector; it needs 2")
+            mean, deviation = rows.mean(0), rows.std(0)
+            varies = deviation > CONSTANT * (np.abs(mean) + deviation.max(initial=0))
+            self.arrays[f"mean{m}"] = mean.astype(np.float32)
+            self.arrays[f"scale{m}"] = np.divide(1, deviation, out=np.zeros_like(mean), where=varies).astype(np.float32)
 
     def transform(self, features: Sequence[Features]) -> Features:
         """The fused vectors of any items, new ones included: (N + 1, D) float32.

@@ -87,23 +87,32 @@ def load(
     if gradient_checkpointing:
         _checkpoint_activations(decoder, reentrant=quantisation == "8bit")
     if lora.rank:
-        config = lora.config()
-        from peft import inject_adapter_in_model
-
-        try:
-            inject_adapter_in_model(config, decoder)
-        except ValueError as error:
-            names = sorted({name.split(".")[-1] for name, layer in decoder.named_modules() if _is_linear(layer)})
-            raise InputError(
-                f"model.lora_targets {', '.join(lora.targets)}: {base} has {', '.join(names)} ({error})"
-            ) from None
-        for name, parameter in decoder.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.float()  # trained in float32 under autocast
-        for layer in decoder.modules():
-            if hasattr(layer, "lora_A"):
-                layer.cast_input_dtype_enabled = False  # to float32, which autocast would take back
+        _add_lora(decoder, lora, base)
     return LanguageModel(decoder, AnswerStates(decoder), answers, bias, tokenizer)
+
+
+def _add_lora(decoder: Any, lora: Lora, base: str) -> None:
+    """Puts adapters on the layers that `lora` names, in float32.
+
+    Raises:
+        InputError: peft is missing, or the decoder of `base` has no such layer.
+    """
+    config = lora.config()
+    from peft import inject_adapter_in_model
+
+    try:
+        inject_adapter_in_model(config, decoder)
+    except ValueError as error:
+        names = sorted({name.split(".")[-1] for name, layer in decoder.named_modules() if _is_linear(layer)})
+        raise InputError(
+            f"model.lora_targets {', '.join(lora.targets)}: {base} has {', '.join(names)} ({error})"
+        ) from None
+    for name, parameter in decoder.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()  # trained in float32 under autocast
+    for layer in decoder.modules():
+        if hasattr(layer, "lora_A"):
+            layer.cast_input_dtype_enabled = False  # to float32, which autocast would take back
 
 
 def _is_linear(layer: nn.Module) -> bool:

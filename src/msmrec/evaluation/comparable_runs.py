@@ -116,7 +116,7 @@ def _name_apart(groups: list[Group], x: str | None) -> None:
         group.name = f"{group.name} ({', '.join(values)})" if values else group.name
 
 
-def doubts(groups: Sequence[Group], x: str | None = None) -> list[str]:
+def doubts(groups: Sequence[Group], x: str | None) -> list[str]:
     """Warnings about what makes rows less comparable: commits, numbers of seeds, trainings that were cut short.
 
     Args:

@@ -144,10 +144,30 @@ def _cell(group: Group, metric: str) -> Cell | None:
 
 def _infer(table: Comparison, groups: Sequence[Group], resamples: int, seed: int) -> None:
     """Adds intervals, differences, p values and marks to the cells, and notes to the table."""
+    baseline: list[Cell | None] = next((row.cells for row in table.rows if row.name == table.baseline), [])
     for row in table.rows:
-        for cell, base in zip(row.cells, _row(table, table.baseline), strict=True):
+        for cell, base in zip(row.cells, baseline, strict=False):
             if cell and base and row.name != table.baseline:
                 cell.difference = cell.mean - base.mean
+    draws, users = _bootstrap(table, groups, resamples, seed)
+    for (k, column), values in draws.items():
+        cell = table.rows[k].cells[column]
+        assert cell
+        low, high = interval(values).tolist()
+        cell.interval = low, high
+    tests = _test_against_baseline(table, draws)
+    best = _mark_best(table, draws)
+    table.notes += _notes(table, users if draws else 0, resamples, tests, best)
+
+
+def _bootstrap(
+    table: Comparison, groups: Sequence[Group], resamples: int, seed: int
+) -> tuple[dict[tuple[int, int], Array], int]:
+    """(resamples,) values of the cells that results by user give, by row and column; and the number of users.
+
+    Raises:
+        InputError: rows of other users, or results by user that do not give the cell's own mean.
+    """
     tested = [
         [UserResults(run) for run in group.runs]
         if all((run.folder / "per_user.parquet").is_file() for run in group.runs)
@@ -172,25 +192,17 @@ def _infer(table: Comparison, groups: Sequence[Group], resamples: int, seed: int
                     f" {cell.mean:.4f}, on average over {len(groups[k].runs)} seeds; one of the files is not the test's"
                 )
         covered[column], statistics[column] = rows, made
-    drawn = bootstrap(list(statistics.values()), len(everyone[0].users), resamples, seed) if statistics else []
+    if not statistics:
+        return {}, 0
+    users = len(everyone[0].users)
+    drawn = bootstrap(list(statistics.values()), users, resamples, seed)
     draws = {
         (k, column): values[:, place]
         for column, values in zip(statistics, drawn, strict=True)
         for place, k in enumerate(covered[column])
         if np.isfinite(values[:, place]).all()  # so few users have the metric that a resample may draw none of them
     }
-    for (k, column), values in draws.items():
-        cell = table.rows[k].cells[column]
-        assert cell
-        low, high = interval(values).tolist()
-        cell.interval = low, high
-    tests = _test_against_baseline(table, draws)
-    best = _mark_best(table, draws)
-    table.notes += _notes(table, len(everyone[0].users) if draws else 0, resamples, tests, best)
-
-
-def _row(table: Comparison, name: str | None) -> list[Cell | None]:
-    return next((row.cells for row in table.rows if row.name == name), [None] * len(table.metrics))
+    return draws, users
 
 
 def _test_against_baseline(table: Comparison, draws: dict[tuple[int, int], Array]) -> int:

@@ -118,17 +118,32 @@ class ClickAnswers:
         Raises:
             InputError: the click run does not know the item, or none of the history.
         """
-        dataset, model = self.data.dataset, self.model
-        target = self._item(raw_item_id)
+        one, model = self._asked(raw_user_id, raw_item_ids, self._item(raw_item_id)), self.model
+        data = self._with(one)
+        prompts = Prompts(one, model.prompt, data.label_above, model.soft_token if model.uses_soft else "")
+        row = np.array([len(one.item_id) - 1])
+        history = model.retriever.arrange(model.retriever.choose(data, row))
+        tokens = prompt_tokens(model.tokenizer, prompts, model.max_tokens)
+        loader = PromptLoader(
+            tokens, row, history, np.zeros(1), tokens_per_batch=model.tokens_per_batch, device=model.answers.device,
+            shuffle=False,
+        )  # fmt: skip
+        prompt = f"{model.prompt.system}\n\n{next(prompts.texts(row, history))}"
+        return Answer(prompt, float(model.probabilities(loader)))
+
+    def _asked(self, raw_user_id: object, raw_item_ids: list[object], target: int) -> Asked:
+        """The one user of `ask`, with the history and, as its last row, the target."""
+        dataset, ratings = self.data.dataset, self.ratings
         mine = dataset.users.filter(pl.col(RAW_USER_ID).cast(pl.String) == str(raw_user_id))[USER_ID].to_list()
-        ratings, times = self.ratings, dataset.column(TIMESTAMP)
         if raw_user_id is not None and mine:
-            user, rows = mine[0], np.arange(dataset.offsets[mine[0]], dataset.offsets[mine[0] + 1])
-            items, rating, time = dataset.item_id[rows], ratings[rows], times[rows]
+            rows = np.arange(dataset.offsets[mine[0]], dataset.offsets[mine[0] + 1])
+            items, rating, time = dataset.item_id[rows], ratings[rows], dataset.column(TIMESTAMP)[rows]
+            who = dataset.users.filter(pl.col(USER_ID) == mine[0])
         else:
             known = [self._item(raw, must=False) for raw in raw_item_ids]
-            items, user = np.array([item for item in known if item], np.int32), 0
+            items = np.array([item for item in known if item], np.int32)
             rating, time = np.full(len(items), ratings.max(), ratings.dtype), np.arange(len(items))
+            who = dataset.users.clear(1)
         if not len(items):
             raise InputError(f"{self.folder} knows nothing of this history")
         frame = pl.DataFrame(
@@ -140,19 +155,7 @@ class ClickAnswers:
                 SPLIT: np.full(len(items) + 1, TEST, np.int8),
             }
         )
-        who = dataset.users.filter(pl.col(USER_ID) == user) if user else dataset.users.clear(1)
-        one = Asked(dataset, frame, who.with_columns(pl.lit(1, pl.Int32).alias(USER_ID)))
-        data = self._with(one)
-        prompts = Prompts(one, model.prompt, data.label_above, model.soft_token if model.uses_soft else "")
-        row = np.array([len(items)])
-        history = model.retriever.arrange(model.retriever.choose(data, row))
-        tokens = prompt_tokens(model.tokenizer, prompts, model.max_tokens)
-        loader = PromptLoader(
-            tokens, row, history, np.zeros(1), tokens_per_batch=model.tokens_per_batch, device=model.answers.device,
-            shuffle=False,
-        )  # fmt: skip
-        prompt = f"{model.prompt.system}\n\n{next(prompts.texts(row, history))}"
-        return Answer(prompt, float(model.probabilities(loader)))
+        return Asked(dataset, frame, who.with_columns(pl.lit(1, pl.Int32).alias(USER_ID)))
 
     def _item(self, raw: object, must: bool = True) -> int:
         items = self.data.dataset.items

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
+from typing import Any
 
 import polars as pl
 from tqdm import tqdm
@@ -43,23 +45,7 @@ def judge(
         for item in rows.iter_rows(named=True):
             said = dict(of_item[item[ITEM_ID]].select(MODALITY, TEXT).iter_rows())
             found = [{k: v for k, v in row.items() if isinstance(v, str) and v} for row in known.get(item[ITEM_ID], [])]
-            words = {
-                "aspects": "\n".join(f"- {name}" for name in said),
-                "item": f"{plain(item['title'])} ({item.get('year') or 'year unknown'})",
-                "documents": as_data(found, MAX_CONTEXT),
-                "descriptions": json.dumps(said, ensure_ascii=False),
-                "max_words": "",
-            }
-            grade = {"type": "integer", "enum": list(GRADES)}
-            schema = {
-                "type": "object", "properties": dict.fromkeys(said, grade), "required": list(said),
-                "additionalProperties": False,
-            }  # fmt: skip
-            messages = [
-                {"role": "system", "content": system.substitute(words)},
-                {"role": "user", "content": user.substitute(words)},
-            ]
-            yield Request(messages, schema, 16 * len(said) + 16)
+            yield _request(system, user, item, found, said)
 
     judged: list[int | None] = []
     notes: list[str] = []
@@ -72,3 +58,26 @@ def judge(
             bar.update()
     order = rows.select(ITEM_ID).join(told, on=ITEM_ID, maintain_order="left").select(ITEM_ID, MODALITY)
     return order.with_columns(pl.Series("judged", judged, pl.Int64), pl.Series(NOTE, notes, pl.String))
+
+
+def _request(
+    system: Template, user: Template, item: dict[str, Any], documents: list[dict[str, str]], said: dict[str, str]
+) -> Request:
+    """What the judge is asked about one item: a grade for each of its texts, by modality in `said`."""
+    words = {
+        "aspects": "\n".join(f"- {name}" for name in said),
+        "item": f"{plain(item['title'])} ({item.get('year') or 'year unknown'})",
+        "documents": as_data(documents, MAX_CONTEXT),
+        "descriptions": json.dumps(said, ensure_ascii=False),
+        "max_words": "",
+    }
+    grade = {"type": "integer", "enum": list(GRADES)}
+    schema = {
+        "type": "object", "properties": dict.fromkeys(said, grade), "required": list(said),
+        "additionalProperties": False,
+    }  # fmt: skip
+    messages = [
+        {"role": "system", "content": system.substitute(words)},
+        {"role": "user", "content": user.substitute(words)},
+    ]
+    return Request(messages, schema, 16 * len(said) + 16)
