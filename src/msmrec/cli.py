@@ -56,7 +56,7 @@ QUIET = (
 )
 
 
-class RunFolder(SaveConfigCallback):
+class SaveConfig(SaveConfigCallback):
     """Writes the run's config.yaml, and hands the same to the logger as nested, filterable keys."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -128,20 +128,9 @@ class RunCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
-        """Places everything that the run writes into its folder, and chooses a precision where the config does not."""
+        """Fills in what the config leaves open: the run's folder, precision, what is monitored, the upstream runs."""
         config = self.config
-        if config.run_dir is None:
-            config.run_dir = f"{config.runs}/{_name(config) or 'run'}/seed={config.seed_everything}"
-        config.trainer.default_root_dir = config.run_dir
-        config.checkpoint.dirpath = f"{config.run_dir}/checkpoints"
-        loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
-        for logger in loggers:
-            if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
-                logger.init_args.save_dir = config.run_dir
-            if getattr(logger, "class_path", "").endswith("WandbLogger"):
-                logger.init_args.id = resume.wandb_id(Path(config.run_dir))
-                given = logger.get("dict_kwargs") or {}
-                logger.dict_kwargs = {**place_in_wandb(config, self.given), **given}
+        self._place_in_folder(config)
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never
             config.trainer.check_val_every_n_epoch = limits[0]
@@ -157,6 +146,21 @@ class RunCLI(LightningCLI):
             config.ckpt_path = str(self.upstream[config.ckpt_path] / "checkpoints" / "best.ckpt")
         if self.upstream:
             seed_everything(config.seed_everything, verbose=False)  # whether they were trained just now changes nothing
+
+    def _place_in_folder(self, config: Any) -> None:
+        """Sets where everything that the run writes goes: its folder, and its place in W&B."""
+        if config.run_dir is None:
+            config.run_dir = f"{config.runs}/{_name(config) or 'run'}/seed={config.seed_everything}"
+        config.trainer.default_root_dir = config.run_dir
+        config.checkpoint.dirpath = f"{config.run_dir}/checkpoints"
+        loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+        for logger in loggers:
+            if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
+                logger.init_args.save_dir = config.run_dir
+            if getattr(logger, "class_path", "").endswith("WandbLogger"):
+                logger.init_args.id = resume.wandb_id(Path(config.run_dir))
+                given = logger.get("dict_kwargs") or {}
+                logger.dict_kwargs = {**place_in_wandb(config, self.given), **given}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the plugins that runs need on a cluster."""
@@ -225,7 +229,7 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
             auto_configure_optimizers=False,
             run=False,
             args=arguments(args if save else [*args, "--trainer.logger", "false"]),
-            save_config_callback=RunFolder if save else None,
+            save_config_callback=SaveConfig if save else None,
             parser_kwargs={
                 "default_config_files": [str(CONFIGS / "base.yaml")],
                 "exit_on_error": False,

@@ -50,7 +50,7 @@ def unit_axes(rows: NDArray[np.float64], dim: int) -> NDArray[np.float32]:
 
 
 def principal_blocks(blocks: Sequence[NDArray[np.float64]], dim: int) -> list[NDArray[np.float64]]:
-    """PCA of standardised modalities side by side, each scaled to total variance 1 so that wide ones do not rule.
+    """PCA of standardised modalities side by side, each scaled to total variance 1 so that wide ones do not dominate.
 
     Returns:
         M matrices (D_m, k): the sum of a row's M projections is its principal components.

@@ -112,10 +112,7 @@ def write_results(
             "git_commit": git_commit(),
             "seed": data.seed,
             "dataset": {k: v for k, v in info.items() if k != "protocol"},
-            "protocol": {
-                **info["protocol"],
-                **model.protocol(data),
-            },
+            "protocol": {**info["protocol"], **model.protocol(data)},
             "val": _plain(val),
             "test": _plain(test),
             "versions": {name: version(name) for name in ("msmrec", "torch", "lightning", "transformers", "polars")}

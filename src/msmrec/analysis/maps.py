@@ -1,6 +1,6 @@
 """Maps of the items by each modality, before (the frozen text vector) and after (what the expert makes of it).
 
-Pictures of a map can be read into; so a number stands beside each, of the vectors themselves and not of the picture:
+It is easy to read too much into a map, so numbers stand beside each, of the vectors themselves and not of the picture:
 the silhouette by genre, and how many of an item's k nearest neighbours share a genre with it. Both by cosine, and both
 beside what they are when genres are dealt out to the items at random.
 

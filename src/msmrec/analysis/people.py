@@ -1,4 +1,4 @@
-"""Tables of single users and items: whom and what the gate weighs how."""
+"""Tables of single users and items: how the gate weighs the modalities for each."""
 
 import numpy as np
 import polars as pl

@@ -108,7 +108,7 @@ def validate(
 
 
 def as_text(ids: pl.Series) -> pl.Series:
-    """Ids as text; 38.0 is 38: a program that knows no missing whole numbers has written it so."""
+    """Ids as text. 38.0 becomes 38: programs whose whole numbers cannot be missing write them as fractions."""
     whole = ids.cast(pl.Int64, strict=False) if ids.dtype.is_float() else ids
     return (whole if (whole == ids).all() else ids).cast(pl.String)
 

@@ -1,4 +1,4 @@
-"""What lists of recommendations are like beside being right: novel, diverse, fair to items, true to the user's taste.
+"""What matters of a list besides being right: is it novel, diverse, fair to items, true to the user's taste?
 
 Everything is read from lists (U, K) of item ids, best first, 0 where a list is shorter. What a list does not determine
 (the diversity of one item, the novelty of none) is NaN for that user, and left out of means that say so.

@@ -1,4 +1,4 @@
-"""The section on modalities, from the tables of msmrec.analysis: whom the gate sees how, and what it is worth."""
+"""The section on modalities, from the tables of msmrec.analysis: how the gate weighs them, and what each is worth."""
 
 from itertools import pairwise
 from pathlib import Path

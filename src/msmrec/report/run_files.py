@@ -80,7 +80,7 @@ class RunFiles:
         return any(f"{key}.".startswith("model.init_args.text.") for key in self.run.config)
 
     def table(self, name: str, what: str) -> pl.DataFrame:
-        """A Parquet file of the run; `what` ends the sentence "There is no ..., so ...", should it be missing."""
+        """A Parquet file of the run; `what` ends the sentence "The run has no NAME: ...", should it be missing."""
         path = self.folder / name
         if not path.is_file():
             raise Missing(f"The run has no {name}: {what}.")

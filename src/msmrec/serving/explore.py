@@ -35,7 +35,7 @@ def serve(open_run: Open, run: Path, click: Path | None, posters: str, host: str
 
 
 def launch(page: Any, host: str, port: int, wait: bool = True) -> None:
-    """Serves a page; system fonts alone, and nothing of the net."""
+    """Serves a page; with system fonts only, and nothing from the internet."""
     gr = _gradio()
     font = ["system-ui", "sans-serif"]
     theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "monospace"])
@@ -230,7 +230,7 @@ def _blocks(call: _Callbacks, run: OpenRun) -> Any:
 
 
 def _gradio() -> Any:
-    """Gradio, with everything off that would ask the net."""
+    """Gradio, with everything off that would use the internet."""
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     try:
         import gradio

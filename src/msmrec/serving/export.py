@@ -1,4 +1,4 @@
-"""`python -m msmrec export`: a ranking model as a folder that needs neither dataset, texts nor this run, and back.
+"""`python -m msmrec export`: a ranking model as a folder that needs no dataset, texts or run, and how it is read back.
 
     model.pt2                     torch.export: (item_seq, seq_len) -> scores; batch and length are dynamic
     model.onnx                    the same for ONNX runtimes, on request

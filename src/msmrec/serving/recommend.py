@@ -17,7 +17,7 @@ WRITERS = {".parquet": "write_parquet", ".csv": "write_csv", ".jsonl": "write_nd
 
 
 def recommend(
-    recommender: Recommender, requests: Requests, k: int, allowed: np.ndarray | None = None, popular: bool = False
+    recommender: Recommender, requests: Requests, k: int, allowed: np.ndarray | None, popular: bool
 ) -> tuple[pl.DataFrame, list[str]]:
     """Lists of k items that the users have not seen.
 

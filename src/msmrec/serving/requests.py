@@ -51,7 +51,7 @@ def file_or_stdin(text: str) -> Path:
     return path
 
 
-def read_users(path: Path, dataset: Dataset, columns: FileColumns, before: int | None = None) -> Requests:
+def read_users(path: Path, dataset: Dataset, columns: FileColumns, before: int | None) -> Requests:
     """Users of the dataset, from a file with a column of raw ids (or .txt: an id a line).
 
     Args:

@@ -41,7 +41,7 @@ class KnowledgeBase:
         """Read JSON Lines files of documents.
 
         Args:
-            paths: files; each line an object with a unique string `doc_id`, and at will `title`, `year`, `released`,
+            paths: files; each line an object with a unique string `doc_id`, and optionally `title`, `year`, `released`,
                 `plot` / `overview` / `text` and other fields (strings, numbers, or lists of strings).
             max_chars: a longer field is cut at the last space before this many characters.
 

@@ -1,7 +1,7 @@
 """A click model's probabilities that users like items.
 
-Reads a finished run and changes nothing in it. A user's history is all that the dataset holds of her. Other arguments
-go to the run's config, such as --data.root DIR.
+Reads a finished run and changes nothing in it. A user's history is all that the dataset holds of that user. Other
+arguments go to the run's config, such as --data.root DIR.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 The files lie in amazon/<category>_<release>/ under the data root, under their own names, gzipped or not:
 
-            reviews (one of)                                                    metadata (at will)
+            reviews (one of)                                                    metadata (optional)
     2014    reviews_<category>_5.json, reviews_<category>.json, ratings_<category>.csv    meta_<category>.json
     2018    <category>_5.json, <category>.json, <category>.csv                            meta_<category>.json
     2023    <category>.jsonl, <category>.csv                                              meta_<category>.jsonl

@@ -80,7 +80,7 @@ class Border:
 def interactions(
     frame: pl.DataFrame, border: Border, scale: tuple[float, float] | None = None, clock: bool = True
 ) -> pl.DataFrame:
-    """Lets interactions in: types made right, rows that are no interaction left out and counted.
+    """The interactions of a raw file in the right types; rows that are none are left out and counted.
 
     Args:
         frame: raw_user_id, raw_item_id, rating and timestamp as the file has them (numbers may be strings), LINE.

@@ -9,7 +9,7 @@ from msmrec.data.sources.table import Table
 
 
 class HubTable(Table):
-    """Interactions, and at will items and users, from datasets of the Hugging Face hub.
+    """Interactions, and optionally items and users, from datasets of the Hugging Face hub.
 
     Each of them is named owner/name, owner/name:config or owner/name:config:split (by default train), or by a folder of
     files that `datasets.load_dataset` reads. It is fetched once, into hub/ of the data root, as Parquet; from there on

@@ -1,4 +1,4 @@
-"""A dataset of one's own: a CSV or Parquet file of interactions, and at will one of items and one of users."""
+"""A dataset of your own: a CSV or Parquet file of interactions, and optionally one of items and one of users."""
 
 import csv
 import gzip
