@@ -44,6 +44,22 @@ def test_encode_sorts_by_user_time_and_file_order() -> None:
     assert encoded.items.filter(pl.col("raw_item_id") == 30)["genres"].to_list() == [[]]
 
 
+def test_items_that_nobody_rated_stay_where_they_are_asked_for() -> None:
+    listed = pl.DataFrame({"raw_item_id": [60, 10, None, 70, 60], "title": ["Sixty", "Ten", "None", None, "Again"]})
+    source = raw(TEN)._replace(items=listed)
+    without, items = encode(source).items, encode(source, unrated_items=True).items
+    assert without["raw_item_id"].to_list() == [10, 20, 30, 40, 50]
+    assert items["raw_item_id"].to_list() == [10, 20, 30, 40, 50, 60, 70]  # the ids of the others do not change
+    assert items["item_id"].to_list() == [1, 2, 3, 4, 5, 6, 7]
+    assert items["title"].to_list() == ["Ten", "20", "30", "40", "50", "Sixty", "70"]
+    # 40 falls out of the core and is not listed; 10, which is, would stay
+    assert encode(source, 0, 2, unrated_items=True).items["raw_item_id"].to_list() == [10, 20, 30, 50, 60, 70]
+    few = raw([row for row in TEN if row[1] != 10 or row[0] == 7])._replace(items=listed)
+    assert encode(few, 0, 2, unrated_items=True).items["raw_item_id"].to_list() == [20, 30, 50, 60, 10, 70]
+    with pytest.raises(InputError, match=r"data\.protocol\.unrated_items: the source lists no items"):
+        encode(source._replace(items=pl.DataFrame()), unrated_items=True)
+
+
 @pytest.mark.parametrize("spread", [1, 10**12, "words"])
 @pytest.mark.parametrize("times", [40, 2**62])
 def test_encode_equals_a_sort_of_rows(spread: int | str, times: int) -> None:
@@ -143,6 +159,8 @@ def test_k_core_has_upper_bounds() -> None:
 def test_bounds_that_are_not_set_leave_datasets_as_they_were() -> None:
     assert list(SplitProtocol().described())[-1] == "hidden_items"
     assert SplitProtocol(max_user_count=9).described()["max_user_count"] == 9
+    assert SplitProtocol(unrated_items=True).described()["unrated_items"] is True
+    assert SplitProtocol(min_target_rating=0.0).described()["min_target_rating"] == 0
 
 
 def test_leave_one_out() -> None:

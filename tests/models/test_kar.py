@@ -221,6 +221,9 @@ def test_cold_items_are_scored_by_their_text_or_last(tiny: Dataset) -> None:
         model.item_embedding.weight[7] += 100  # an untrained ID vector is noise and must not count
         torch.testing.assert_close(model.scores(batch), with_text)
         assert torch.isfinite(with_text[:, 7]).all() and with_text[:, 7].std() > 0
+        model.warm[7], model.item_text[7] = False, 0
+        assert (model.scores(batch)[:, 7] == -torch.inf).all()
+        model.item_text[7] = 1
         model.cold_items = False
         assert (model.scores(batch)[:, 7] == -torch.inf).all()
 

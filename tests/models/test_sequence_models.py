@@ -143,6 +143,9 @@ def test_cold_items_are_scored_by_their_text_or_last(tiny: Dataset) -> None:
         model.item_embedding.weight[[3, 4]] += 100  # an untrained ID vector is noise and must not count
         torch.testing.assert_close(model.scores(batch), with_text)
         assert torch.isfinite(with_text[:, [3, 4]]).all() and with_text[:, 3].std() > 0
+        assert torch.isfinite(with_text[:, 5]).all()  # without a text, but trained on
+        model.warm[5] = False
+        assert (model.scores(batch)[:, 5] == -torch.inf).all()
         model.cold_items = False
         assert (model.scores(batch)[:, [3, 4]] == -torch.inf).all()
 

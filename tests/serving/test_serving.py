@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.tiny_configs import TINY_DATA
+from tests.tiny_configs import TINY_DATA, tiny_text
 
 from msmrec.artifacts import InputError
 from msmrec.cli import train
@@ -21,6 +21,7 @@ from msmrec.data.batches import EvalLoader
 from msmrec.data.sources.amazon import Amazon
 from msmrec.data.sources.bookcrossing import BookCrossing
 from msmrec.data.sources.movielens import MovieLens
+from msmrec.finished_run import open_run
 from msmrec.run_folder import OpenRun
 from msmrec.serving.explain import Explainer
 from msmrec.serving.explore import refuse_used_port
@@ -147,6 +148,26 @@ def test_the_file_that_was_trained_on_is_a_history(
         recommend_verb(["--run", str(run), "--history", str(tmp_path / "h.csv")])
 
 
+def test_items_that_nobody_rated_are_recommended_by_their_texts(tiny_root: Path, cache: Path, tmp_path: Path) -> None:
+    args = [*TINY_DATA, "--data.root", str(tiny_root), "--data.cache", str(cache), "--data.tokens_per_batch=512"]
+    args += ["--data.protocol.min_item_count=20", "--data.protocol.unrated_items=true", "--trainer.max_epochs=1"]
+    args += ["--model.init_args.text", json.dumps(tiny_text(tiny_root)), "--run_dir", str(tmp_path / "run")]
+    run = train(["--config", "msmrec_ml100k.yaml", *args])
+    dataset = open_run(run).data.dataset
+    cold = set(dataset.items.filter(tier="cold", count=0)["raw_item_id"])
+    assert 5 < len(cold) < 40 and dataset.num_items == 60
+    history = tmp_path / "h.csv"
+    history.write_text("user_id,item_id\n" + "".join(f"{u},{dataset.items['raw_item_id'][u]}\n" for u in range(9)))
+    mixed = lists(run, "--history", str(history), "--k", "60", out=tmp_path / "a.parquet")
+    cold_first = mixed.filter(pl.col("raw_item_id").is_in(cold)).group_by("raw_user_id", maintain_order=True).head(5)
+    new = lists(run, "--history", str(history), "--k", "5", "--tier", "cold", out=tmp_path / "b.parquet")
+    assert new.drop("rank").equals(cold_first.drop("rank")) and len(new) == 45
+    assert new.group_by("raw_user_id").agg("raw_item_id")["raw_item_id"].n_unique() > 1  # by the history, not the same
+    export_verb(["--run", str(run), "--out", str(tmp_path / "export")])
+    again = lists(tmp_path / "export", "--history", str(history), "--k=5", "--tier=cold", out=tmp_path / "c.parquet")
+    assert again.drop("score").equals(new.drop("score"))
+
+
 def test_published_files_are_histories(tmp_path: Path) -> None:
     items = pl.DataFrame({"item_id": [1, 2], "raw_item_id": ["B1", "B2"]})
     for source, header, rows in (
@@ -182,6 +203,10 @@ def test_filters(runs: dict[str, OpenRun], tiny_genres: Any) -> None:
         with_genres.allowed(["z"], None, None)
     with pytest.raises(InputError, match="no item passes"):
         with_genres.allowed([], 3000, None)
+    tails = recommender.allowed(tiers=["tail", "mid"])
+    assert tails is not None and tails[1:].tolist() == items["tier"].is_in(["tail", "mid"]).to_list()
+    with pytest.raises(InputError, match="--tier cold: SASRec has learned nothing of items without a training rating"):
+        recommender.allowed(tiers=["cold"])
 
 
 def test_what_a_file_has_too_much_is_counted(

@@ -181,10 +181,15 @@ def encode(
     max_user_count: int | None = None,
     max_item_count: int | None = None,
     min_rating: float | None = None,
+    unrated_items: bool = False,
 ) -> Encoded:
     """Validates, filters (`k_core`) and encodes. Ids follow the order in which `raw.items` / the ratings name them.
 
-    Items that are rated but have no metadata get their raw id as title. Items nobody rated are left out.
+    Items that are rated but have no metadata get their raw id as title. Items of `raw.items` that no row is left of are
+    left out, or with `unrated_items` come last.
+
+    Raises:
+        InputError: see `validate` and `k_core`; `unrated_items` of a source that lists no items.
     """
     frame, user, item = validate(raw, duplicates, min_rating)
     if min_user_count > 1 or min_item_count > 1 or max_user_count or max_item_count:
@@ -193,6 +198,11 @@ def encode(
     user, first_of_user = _codes(user)
     item, first_of_item = _codes(item)
     users, items = frame[RAW_USER_ID].gather(first_of_user), frame[RAW_ITEM_ID].gather(first_of_item)
+    if unrated_items:
+        if RAW_ITEM_ID not in raw.items.columns or raw.items.is_empty():
+            raise InputError("data.protocol.unrated_items: the source lists no items; give it a file of them")
+        listed = raw.items[RAW_ITEM_ID].drop_nulls().unique(maintain_order=True)
+        items = pl.concat([items, listed.filter(listed.is_in(items.implode()).not_())])
     # Stable, so that equal times keep the order of the file: about half of ML-1M's times are shared inside a user,
     # and another tie order changes a quarter of the test items.
     timestamp = frame[TIMESTAMP].to_numpy()

@@ -63,11 +63,14 @@ class SplitProtocol:
     """Users with more interactions are dropped, in the same iteration as those with too few."""
     max_item_count: int | None = None
     """Items with more interactions are dropped."""
+    unrated_items: bool = False
+    """Whether items that the source lists and that no row is left of stay in the catalogue: text can rank them."""
 
     def described(self) -> dict[str, Any]:
         """The settings; fields added later only where set, so that fingerprints of existing datasets do not change."""
-        late = ("min_target_rating", "max_user_count", "max_item_count")
-        return {key: value for key, value in asdict(self).items() if key not in late or value is not None}
+        late = ("min_target_rating", "max_user_count", "max_item_count", "unrated_items")
+        unset = {key for key in late if getattr(self, key) is None or getattr(self, key) is False}
+        return {key: value for key, value in asdict(self).items() if key not in unset}
 
 
 class Dataset:
@@ -138,7 +141,7 @@ def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) ->
         raw = source.read(root)
         interactions, items, users = encode(
             raw, protocol.min_user_count, protocol.min_item_count, protocol.duplicates,
-            protocol.max_user_count, protocol.max_item_count, protocol.min_rating,
+            protocol.max_user_count, protocol.max_item_count, protocol.min_rating, protocol.unrated_items,
         )  # fmt: skip
         rows = _with_parts(interactions, len(items), protocol, source.name)
         part = rows[SPLIT].to_numpy()

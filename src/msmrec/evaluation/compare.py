@@ -250,7 +250,9 @@ def _protocol(run: Run) -> str:
     ]
     parts += [f"split {protocol['split']}"] if "split" in protocol else []
     parts += [
-        f"{key} {protocol[key]}" for key in ("candidates", "seen_filter", "label", "hidden_items") if protocol.get(key)
+        f"{key} {protocol[key]}"
+        for key in ("candidates", "seen_filter", "label", "hidden_items", "unrated_items")
+        if protocol.get(key)
     ]
     return f"Test part of {', '.join(parts)}."
 

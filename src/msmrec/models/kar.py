@@ -84,7 +84,8 @@ class KAR(TextSASRec):
         num_user_experts: used by users alone.
         expert_dim: width between the two layers of an expert.
         adaptor_dropout: after an expert's first layer.
-        cold_items: score items that have text and no training interaction by text alone; without it they rank last.
+        cold_items: score items that have text and no training interaction by text alone; without it they rank last, as
+            those without either always do.
         **sasrec: see SASRec.
     """
 
@@ -146,6 +147,10 @@ class KAR(TextSASRec):
         self.item_text.copy_(torch.from_numpy(items))
         self.offsets.copy_(torch.from_numpy(offsets))
         self.set_warm(torch.tensor(count))
+
+    def has_text(self) -> Tensor:
+        """(N + 1,) bool: the items with a description."""
+        return self.item_text.any(1)
 
     def snapshot(self, user_id: Tensor, seen: Tensor) -> Tensor:
         """(T,) rows of `preferences`: the last snapshot of each user within the first `seen` (T,) items; 0 for none."""

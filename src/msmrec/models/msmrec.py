@@ -40,7 +40,8 @@ class MSMRec(TextSASRec):
         text_dropout: chance that a dimension of the frozen vectors is hidden in a training step.
         id_dropout: chance that an item's ID vector is hidden in a training step, so that text learns to stand alone.
         expert_dim: width E of what an expert makes of a text; the cost of scoring grows with M * E.
-        cold_items: score items that have text and no training interaction by text alone; without it they rank last.
+        cold_items: score items that have text and no training interaction by text alone; without it they rank last, as
+            those without either always do.
         **sasrec: see SASRec.
     """
 
@@ -88,6 +89,10 @@ class MSMRec(TextSASRec):
         self.vectors.copy_(torch.from_numpy(made.vectors))
         self.present.copy_(torch.from_numpy(made.present))
         self.set_warm(torch.tensor(data.dataset.items[COUNT].to_list()))
+
+    def has_text(self) -> Tensor:
+        """(N + 1,) bool: the items with a modality."""
+        return self.present.any(1)
 
     def _ids(self) -> Tensor:
         """(N + 1, D) ID vectors; zero for items never trained on, and for some in a training step (`id_dropout`)."""

@@ -34,6 +34,11 @@ class RecModule(Module):
     serving_note: ClassVar[str] = ""
     """What to know of the lists of such users; empty where nothing is."""
 
+    @property
+    def ranks_cold_items(self) -> bool:
+        """Whether `scores` says anything of items without a training rating."""
+        return False
+
     def __init__(self, cutoffs: tuple[int, ...] = (5, 10, 20, 50, 100), **optimisation: Any) -> None:
         super().__init__(**optimisation)
         if not cutoffs or min(cutoffs) < 1:

@@ -1,5 +1,6 @@
 """TextSASRec: what SASRec needs to know of items that have a text and no training interaction."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ class TextSASRec(SASRec):
     Args:
         text: where the items' texts come from.
         num_items: N.
-        cold_items: score items that have text and no training interaction by text alone; without it they rank last.
+        cold_items: score items that have text and no training interaction by text alone; without it they rank last, as
+            those without either always do.
         **sasrec: see SASRec.
     """
 
@@ -28,6 +30,11 @@ class TextSASRec(SASRec):
         self.text, self.cold_items = text, cold_items
         self.register_buffer("warm", torch.ones(num_items + 1, dtype=torch.bool))  # trained on at least once
         self.register_buffer("warm_items", torch.arange(1, num_items + 1), persistent=False)  # as (C,) rows
+
+    @property
+    def ranks_cold_items(self) -> bool:
+        """By their texts, where it is asked for."""
+        return self.cold_items
 
     def set_warm(self, count: Tensor) -> None:
         """Takes in the (N,) training counts of the items."""
@@ -44,6 +51,10 @@ class TextSASRec(SASRec):
         return self.warm_items if self.cold_items and len(self.warm_items) < self.num_items else None
 
     def scores(self, batch: EvalBatch) -> Tensor:
-        """(B, N + 1); cold items are scored by their text, or last where `cold_items` is off."""
-        scores = super().scores(batch)
-        return scores if self.cold_items else scores.masked_fill(~self.warm, -torch.inf)
+        """(B, N + 1); cold items are scored by their text, or last where they have none or `cold_items` is off."""
+        known = self.warm | self.has_text() if self.cold_items else self.warm
+        return super().scores(batch).masked_fill(~known, -torch.inf)
+
+    @abstractmethod
+    def has_text(self) -> Tensor:
+        """(N + 1,) bool: the items of which there is a text."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from msmrec.artifacts import InputError, first_line, whole_folder, write_json
-from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TITLE, YEAR
+from msmrec.columns import COUNT, GENRES, ITEM_ID, RAW_ITEM_ID, TEST, TIER, TITLE, YEAR
 from msmrec.data.batches import EvalBatch
 from msmrec.data.sources.base import FileColumns
 from msmrec.models.rec_module import RecModule, top_items, unseen_scores
@@ -31,7 +31,7 @@ from msmrec.run_folder import OpenRun
 from msmrec.serving.rank import Histories, Recommender, dataset_histories, of_run
 from msmrec.training_results import export_vectors
 
-FORMAT = 1
+FORMAT = 2
 CHECKED_USERS, CHECKED_ITEMS, TOLERANCE = 256, 10, 1e-4
 
 Program = Callable[[Tensor, Tensor], Tensor]
@@ -73,7 +73,7 @@ def of_export(folder: Path) -> Recommender:
         raise InputError(f"{folder}/serving.json: format {about.get('format')}, not {FORMAT}; export the run again")
     return Recommender(
         about["model"], lambda batch: program(batch.item_seq, batch.seq_len), items, about["max_seq_len"],
-        about["batch_size"], torch.device("cpu"), note=about["note"],
+        about["batch_size"], torch.device("cpu"), ranks_cold_items=about["ranks_cold_items"], note=about["note"],
         columns=FileColumns(**about.get("columns", {})),
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
     model = run.model.to("cpu")
     refuse_existing(out)
     with whole_folder(out) as folder:
-        recommender.items.select(ITEM_ID, RAW_ITEM_ID, TITLE, YEAR, GENRES, COUNT).write_parquet(
+        recommender.items.select(ITEM_ID, RAW_ITEM_ID, TITLE, YEAR, GENRES, COUNT, TIER).write_parquet(
             folder / "items.parquet"
         )
         export_vectors(folder, model)
@@ -123,6 +123,7 @@ def export(run: OpenRun, out: Path, onnx: bool = False) -> dict[str, Any]:
             "format": FORMAT, "model": recommender.name, "config": run.record["config"],
             "dataset": {key: run.record["dataset"][key] for key in ("name", "fingerprint", "num_items")},
             "max_seq_len": recommender.max_seq_len, "batch_size": recommender.batch_size, "note": recommender.note,
+            "ranks_cold_items": recommender.ranks_cold_items,
             "columns": recommender.columns._asdict(),
             "checked": checks, "torch": torch.__version__,
         }  # fmt: skip

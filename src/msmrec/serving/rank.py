@@ -1,6 +1,6 @@
 """From histories to ranked items: the one function behind `recommend`, `explore` and an exported model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from msmrec.artifacts import InputError
-from msmrec.columns import GENRES, ITEM_ID, TEST, YEAR
+from msmrec.columns import GENRES, ITEM_ID, TEST, TIER, YEAR
 from msmrec.data.batches import EvalBatch, HistoryLoader
 from msmrec.data.prepare import Dataset
 from msmrec.data.sources.base import FileColumns
@@ -58,9 +58,10 @@ class Recommender:
     Args:
         name: the model's class.
         scores: (B, N + 1) scores for a batch, as `RecModule.scores`.
-        items: one row an item, ordered by item_id: raw_item_id, title, year, genres, count.
+        items: one row an item, ordered by item_id: raw_item_id, title, year, genres, count, tier.
         max_seq_len, batch_size, device: of the batches.
         serves_new_users: whether a history is enough.
+        ranks_cold_items: whether the scores say anything of items without a training rating.
         note: what to know of the lists of new users; empty where nothing is.
         columns: column names of the source's files, which requests may use.
     """
@@ -72,6 +73,7 @@ class Recommender:
     batch_size: int
     device: torch.device
     serves_new_users: bool = True
+    ranks_cold_items: bool = False
     note: str = ""
     columns: FileColumns = field(default_factory=FileColumns)
 
@@ -95,26 +97,35 @@ class Recommender:
             items[loader.order], scores[loader.order] = top, best
         return Ranked(items, scores)
 
-    def allowed(self, genres: list[str], year_from: int | None, year_to: int | None) -> np.ndarray | None:
-        """(N + 1,) items that have one of the genres and are of these years; None where nothing is asked.
+    def allowed(
+        self, genres: Sequence[str] = (), year_from: int | None = None, year_to: int | None = None,
+        tiers: Sequence[str] = (),
+    ) -> np.ndarray | None:  # fmt: skip
+        """(N + 1,) items of one of the genres, of these years, of one of the tiers; None where nothing is asked.
 
         Items without a year pass no bound on it.
 
         Raises:
-            InputError: a genre that no item has, or nothing passes.
+            InputError: a genre that no item has, cold items of a model that cannot rank them, or nothing passes.
         """
-        if not genres and year_from is None and year_to is None:
+        if not genres and year_from is None and year_to is None and not tiers:
             return None
         if unknown := sorted(set(genres) - set(known := self.genres())):
             raise InputError(f"--genre {unknown[0]}: no item has it; there are: {', '.join(known) or 'none'}")
+        if "cold" in tiers and not self.ranks_cold_items:
+            raise InputError(
+                f"--tier cold: {self.name} has learned nothing of items without a training rating; MSMRec and KAR"
+                " rank them by their texts"
+            )
         passes = pl.lit(True)
         if genres:
             passes = passes & pl.col(GENRES).list.eval(pl.element().is_in(genres)).list.any()
         passes = passes & (pl.lit(True) if year_from is None else pl.col(YEAR) >= year_from)
         passes = passes & (pl.lit(True) if year_to is None else pl.col(YEAR) <= year_to)
+        passes = passes & (pl.col(TIER).is_in(tiers) if tiers else pl.lit(True))
         chosen = self.items.filter(passes)[ITEM_ID].to_numpy()
         if not len(chosen):
-            raise InputError("no item passes the genres and years that are asked for; widen them")
+            raise InputError("no item passes the genres, years and tiers that are asked for; widen them")
         mask = np.zeros(len(self.items) + 1, bool)
         mask[chosen] = True
         return mask
@@ -140,5 +151,5 @@ def of_run(run: OpenRun) -> Recommender:
         )
     return Recommender(
         name, model.scores, data.dataset.items, data.max_seq_len, data.eval_batch_size, data.place()[0],
-        model.serves_new_users, model.serving_note, data.source.file_columns,
+        model.serves_new_users, model.ranks_cold_items, model.serving_note, data.source.file_columns,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 from msmrec.artifacts import InputError
 from msmrec.columns import SPLITS
 from msmrec.finished_run import open_run
+from msmrec.metrics.beyond_accuracy import TIERS
 from msmrec.serving.export import is_export, of_export
 from msmrec.serving.rank import of_run
 from msmrec.serving.recommend import checked, give, recommend
@@ -34,6 +35,9 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--genre", action="append", default=[], help="items of this genre only; again for more of them")
     parser.add_argument("--year_from", type=int, help="items of this year and later only")
     parser.add_argument("--year_to", type=int, help="items of this year and earlier only")
+    parser.add_argument("--tier", action="append", default=[], choices=TIERS, help="items of this tier only: cold ones,"
+                        " which training had no rating of, are what a model that reads texts can add; again for more of"
+                        " them")  # fmt: skip
     parser.add_argument(
         "--fallback", choices=["popular"], help="what users without a known item get (default: nothing)"
     )
@@ -55,6 +59,6 @@ def main(args: Sequence[str]) -> None:
         requests = read_histories(given.history, recommender.items, recommender.columns)
     else:
         requests = read_users(given.users, run.data.dataset, recommender.columns, SPLITS.get(given.split))
-    allowed = recommender.allowed(given.genre, given.year_from, given.year_to)
+    allowed = recommender.allowed(given.genre, given.year_from, given.year_to, given.tier)
     table, notes = recommend(recommender, requests, given.k, allowed, given.fallback == "popular")
     give(table, notes, given.out, f"{len(table):,} rows for {table['raw_user_id'].n_unique():,} users")
