@@ -42,6 +42,7 @@ def test_diversity_by_hand() -> None:
     three = torch.tensor([[1, 3, 5, 4]])
     assert values(diversity(three, GENRES)) == pytest.approx([1 - (0 + 2 / math.sqrt(2)) / 3], abs=1e-6)
     assert values(diversity(torch.tensor([[3, 3]]), GENRES)) == pytest.approx([0], abs=1e-6)
+    assert values(diversity(torch.tensor([[1, 2]]), torch.tensor([[0.0], [2], [-1]]))) == [2]  # opposite
 
 
 def test_tiers_and_coverage_by_hand() -> None:
@@ -61,6 +62,7 @@ def test_gini_and_exposure_by_hand() -> None:
     assert gini(everything, 3) == pytest.approx(0) and exposure_balance(everything, 3) == pytest.approx(1)
     alone = torch.tensor([[2], [2]])
     assert gini(alone, 3) == pytest.approx(2 / 3) and exposure_balance(alone, 3) == 0
+    assert exposure_balance(torch.tensor([[1], [1]]), 1) == 1  # of one item: as even as can be
 
 
 def test_calibration_by_hand() -> None:
@@ -121,5 +123,8 @@ def test_what_is_undefined_is_counted_and_left_out() -> None:
     assert overall["diversity_undefined@2"] == 2 and overall["novelty_undefined@2"] == 1
     assert overall["diversity@2"] == pytest.approx(1 - 1 / math.sqrt(2), abs=1e-6)
     assert overall["novelty@2"] == pytest.approx(2.75)
+    assert [overall[f"{tier}_share@2"] for tier in ("head", "mid", "tail", "cold")] == [0.25, 0, 0.5, 0.25]
     without = Catalogue(COUNT, TIER, GENRES[:, :0])
     assert not {"diversity@2", "calibration@2"} & set(list_measures(LISTS, without, GENRES[:3, :0])[1])
+    _, of_none = list_measures(torch.zeros_like(LISTS), catalogue, GENRES[:3])
+    assert of_none["coverage@2"] == 0 and not {"gini@2", "exposure@2"} & set(of_none)

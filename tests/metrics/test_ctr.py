@@ -17,11 +17,13 @@ def test_by_hand() -> None:
     user = torch.tensor([7, 7, 3, 3, 3, 5])
     per_user = user_auc(probs, label, user)
     assert per_user.user_id.tolist() == [3, 5, 7] and per_user.samples.tolist() == [3, 1, 2]
+    assert per_user.clicks.tolist() == [2, 1, 1]
     # User 3: click .6 ties with the other (1/2), click .1 loses (0): mean .25. User 5 has no pair. User 7: 1.
     assert per_user.auc[0] == 0.25 and per_user.auc[1].isnan() and per_user.auc[2] == 1.0
     metrics = ctr_metrics(probs, label, per_user, torch.tensor(0.65))
     assert metrics["user_auc"] == pytest.approx((0.25 * 3 + 1.0 * 2) / 5)
     assert metrics["accuracy"] == pytest.approx(4 / 6) and metrics["accuracy_calibrated"] == pytest.approx(4 / 6)
+    assert metrics["click_rate"] == pytest.approx(4 / 6)
     assert metrics["auc"] == pytest.approx(roc_auc_score(label, probs))
 
 
@@ -52,8 +54,12 @@ def test_against_scikit_learn() -> None:
     assert metrics["auc"] == pytest.approx(roc_auc_score(label, probs), abs=1e-6)
     assert metrics["log_loss"] == pytest.approx(log_loss(label, probs.double().clamp(1e-15, 1 - 1e-15)), rel=1e-6)
     assert metrics["ece"] < 0.05  # labels were drawn with these probabilities
-    squeezed = ctr_metrics(0.4 + probs / 5, label, per_user, torch.tensor(0.5))
-    assert squeezed["ece"] > 0.15 and squeezed["auc"] == pytest.approx(metrics["auc"])
+    near = 0.41 + probs / 5  # 0.41 to 0.61, no number on the edge of a bin
+    squeezed = ctr_metrics(near, label, per_user, torch.tensor(0.5))
+    off = (near - label).numpy()
+    gaps = [abs(off[near.numpy() * 15 // 1 == k].sum()) for k in range(15)]
+    assert squeezed["ece"] == pytest.approx(sum(gaps) / 2000, rel=1e-4) and squeezed["ece"] > 0.15
+    assert squeezed["auc"] == pytest.approx(metrics["auc"])
 
 
 def test_threshold_is_the_best_one() -> None:
@@ -63,6 +69,7 @@ def test_threshold_is_the_best_one() -> None:
     threshold = best_threshold(probs, label)
     accuracy = [float(((probs > t) == (label > 0.5)).double().mean()) for t in np.linspace(0, 1, 241)]
     assert float(((probs > threshold) == (label > 0.5)).double().mean()) == pytest.approx(max(accuracy))
+    assert best_threshold(torch.tensor([0.75, 0.25, 0.5]), torch.tensor([1.0, 0.0, 0.0])) == 0.625  # midway
     assert best_threshold(torch.full((4,), 0.3), torch.ones(4)) < 0.3  # all clicks
     assert best_threshold(torch.full((4,), 0.3), torch.zeros(4)) > 0.3
     assert best_threshold(torch.tensor([0.0, 0.0, 1.0]), torch.ones(3)) < 0  # all clicks, those of probability 0 too

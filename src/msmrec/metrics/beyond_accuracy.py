@@ -46,7 +46,7 @@ def diversity(lists: Tensor, vectors: Tensor) -> Tensor:
     """
     unit = F.normalize(vectors.float(), dim=1)
     total = F.embedding_bag(lists, unit, mode="sum")  # |sum of n unit vectors|^2 = n + the cosines of all ordered pairs
-    n = (unit.abs().sum(1) > 0)[lists].sum(1)
+    n = unit.any(1)[lists].sum(1)
     return 1 - (total.square().sum(1) - n) / (n * (n - 1))
 
 
