@@ -96,8 +96,9 @@ def test_a_plan_has_few_shapes_that_stay_and_mixes_what_is_alike() -> None:
     assert ordered.tolist() == sorted(length.tolist(), reverse=True)
 
 
-def test_a_plan_of_one_long_sequence_and_of_nothing() -> None:
+def test_plans_of_one_long_sequence_of_few_and_of_nothing() -> None:
     assert [(rows.tolist(), width) for rows, width in Plan(np.array([50]), 10).batches(None)] == [([0], 50)]
+    assert [width for _, width in Plan(np.array([5, 2]), 100).batches(None)] == [5]  # both fit
     nothing = Plan(np.zeros(0, np.int64), 10)
     assert nothing.batches(None) == [] and nothing.count(equal=False) == 0
 
@@ -106,6 +107,7 @@ def test_a_plan_of_one_long_sequence_and_of_nothing() -> None:
 def test_no_process_waits_for_a_batch(equal: bool) -> None:
     length = np.array([2] * 15 + [200] + [2] * 15)
     plans = [Plan(length, 16_384, rank, 8) for rank in range(8)]
+    assert sum(plans[0].size) == 31
     for epoch in range(2):
         batches = [plan.batches(np.random.default_rng(epoch) if equal else None) for plan in plans]
         assert [len(mine) for mine in batches] == [1] * 8 == [plan.count(equal) for plan in plans]
@@ -129,11 +131,14 @@ def test_processes_share_an_epoch_without_overlap(tiny: Dataset) -> None:
     assert sorted(both[0] + both[1]) == sorted(u for u, p in parts(tiny).items() if p[1])
 
 
-def test_evaluation_histories_targets_and_seen_items(tiny: Dataset) -> None:
-    histories = parts(tiny)
+@pytest.mark.parametrize("protocol", [SplitProtocol(), SplitProtocol(split="user_ratio", ratios=(0.8, 0.05, 0.15))])
+def test_evaluation_histories_targets_and_seen_items(protocol: SplitProtocol, tiny_root: Path, cache: Path) -> None:
+    """One target each, and several, of which some users have none."""
+    dataset = prepare(TINY, tiny_root, cache, protocol)
+    histories = parts(dataset)
     for split in (VAL, TEST):
         users = []
-        for batch in EvalLoader(tiny, split, max_seq_len=6, batch_size=7, device=CPU):
+        for batch in EvalLoader(dataset, split, max_seq_len=6, batch_size=7, device=CPU):
             for row, user in enumerate(batch.user_id.tolist()):
                 train, val, test = histories[user]
                 before, target = (train, val) if split == VAL else (train + val, test)

@@ -178,13 +178,22 @@ def test_user_ratio() -> None:
 def test_global_time_is_stable_and_keeps_the_order_inside_users() -> None:
     user = np.array([1, 1, 1, 1, 1, 2, 2, 2, 2, 2])
     time = np.array([1, 2, 3, 8, 9, 1, 2, 8, 8, 9])
-    part = split("global_time", user, time, (0.6, 0.2, 0.2))
-    assert part.tolist() == [TRAIN, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN, VAL, VAL, TEST]
+    part = split("global_time", user, time, (0.6, 0.1, 0.3))
+    assert part.tolist() == [TRAIN, TRAIN, TRAIN, TRAIN, TEST, TRAIN, TRAIN, VAL, TEST, TEST]
+
+
+@pytest.mark.parametrize("name", ["user_ratio", "user_random", "global_time"])
+def test_a_whole_share_is_not_rounded_down(name: str) -> None:
+    """100 * 0.29 is 28.999999999999996."""
+    for ratios in ((0.29, 0.29, 0.42), (0.42, 0.29, 0.29)):
+        part = split(name, np.ones(100, int), np.arange(100), ratios)  # type: ignore[arg-type]
+        assert np.bincount(part).tolist() == [round(100 * share) for share in ratios]
 
 
 def test_split_refuses_bad_ratios() -> None:
-    with pytest.raises(InputError, match=r"^data\.protocol\.ratios .* sum to 1"):
-        split("user_ratio", np.array([1]), np.array([1]), (0.8, 0.1, 0.2))
+    for ratios in ((0.8, 0.1, 0.2), (0.8, 0.1, 0.0), (1.1, -0.1, 0.0), (0.0, 0.5, 0.5)):
+        with pytest.raises(InputError, match=r"^data\.protocol\.ratios .* sum to 1"):
+            split("user_ratio", np.array([1]), np.array([1]), ratios)
 
 
 def test_popularity_tiers() -> None:
