@@ -134,6 +134,21 @@ def test_modality_dropout_hides_only_in_training() -> None:
     torch.testing.assert_close(gate.eval()(user, vectors, present)[0].sum(), torch.tensor(1.0))
 
 
+def test_id_and_text_dropout_hide_only_in_training() -> None:
+    model = msmrec(id_dropout=0.5, text_dropout=0.5)
+    ids = model.eval()._ids()
+    assert torch.equal(ids, model.warm_ids())
+    torch.testing.assert_close(model._experts(), torch.einsum("nmt,mte->nme", model.vectors, model.expert))
+    model.train()
+    kept = model._ids()
+    shown = kept.any(1)
+    assert torch.equal(kept[shown], ids[shown]) and 5 < shown.sum() < 36  # whole vectors, some of 40
+    model.vectors.copy_(torch.eye(8)[torch.arange(41) % 8][:, None].expand(41, 3, 8))  # each item reads a dimension
+    read = model._experts() / torch.einsum("nmt,mte->nme", model.vectors, model.expert)
+    torch.testing.assert_close(read, read[:8].repeat(6, 1, 1)[:41, :, :1].expand_as(read))  # of all items, whole
+    assert set(read.detach().round().unique().tolist()) == {0, 2}
+
+
 def test_cold_items_are_scored_by_their_text_or_last(tiny: Dataset) -> None:
     batch = next(iter(EvalLoader(tiny, 1, 12, 4, torch.device("cpu"))))
     model = msmrec(tiny.num_items)
