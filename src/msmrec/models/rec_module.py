@@ -116,7 +116,7 @@ class RecModule(Module):
         ranks = target_ranks(scores, target)
         cold = self.catalogue.tier == TIERS.index("cold")
         cold[0] = False
-        is_cold = cold[target] & (target > 0)
+        is_cold = cold[target]
         column = cold.cumsum(0) * cold  # place of a cold item among the cold ones, which stand behind the padding
         cold_scores = scores[:, torch.cat([cold.new_zeros(1).long(), cold.nonzero()[:, 0]])]
         return (
