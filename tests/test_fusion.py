@@ -66,7 +66,7 @@ def test_pca_is_sklearns() -> None:
     np.testing.assert_allclose(ours.var(0), reference.explained_variance_ * 59 / 60, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(40, 7), (7, 40)])
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40), (12, 12)])
 def test_principal_axes_are_those_of_the_rows(shape: tuple[int, int]) -> None:
     rows = np.random.default_rng(0).standard_normal(shape)
     rows -= rows.mean(0)

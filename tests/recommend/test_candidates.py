@@ -30,7 +30,7 @@ def test_against_brute_force(tiny: Dataset, split: int, num_candidates: int) -> 
         order = np.argsort(-counts[fresh - 1] if user == 5 else -score, kind="stable")[:num_candidates]
         assert found.items[row, : len(order)].tolist() == fresh[order].tolist()
         assert found.scores[row, : len(order)] == pytest.approx(score[order], abs=1e-5)
-        assert not found.items[row, len(order) :].any()
+        assert not found.items[row, len(order) :].any() and not found.scores[row, len(order) :].any()
 
 
 def test_within(tiny: Dataset) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from msmrec.artifacts import InputError
-from msmrec.columns import TEST
+from msmrec.columns import RATING, TEST, TRAIN
 from msmrec.data.prepare import Dataset
 from msmrec.data.samples import sample_rows
 from msmrec.retrieval import retriever as module
 from msmrec.retrieval.history import history_start, recent_history, relevant_history, rerank
-from msmrec.retrieval.learned_reranker import rerank_learned
+from msmrec.retrieval.learned_reranker import fit, rerank_learned
 from msmrec.retrieval.retriever import Retriever
 
 
@@ -26,8 +26,9 @@ def test_each_channel(tiny_clicks: Dataset, monkeypatch: pytest.MonkeyPatch) -> 
     for retriever in made.values():
         retriever.build(data)
     relevant = relevant_history(tiny_clicks, [space], rows, 4)
-    learned = made["learned"].learned
-    assert learned is not None
+    train = sample_rows(tiny_clicks, TRAIN)
+    liked = tiny_clicks.column(RATING)[train] > 3
+    learned = fit(tiny_clicks, relevant_history(tiny_clicks, [space], train, 4), train, liked)
     expected = {
         "none": np.full((len(rows), 1), -1),
         "recent": recent_history(tiny_clicks, rows, 4),
