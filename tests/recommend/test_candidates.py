@@ -38,7 +38,7 @@ def test_within(tiny: Dataset) -> None:
     features = Features(rng.standard_normal((tiny.num_items + 1, 8), np.float32), np.arange(tiny.num_items + 1) > 0)
     vectors = rng.standard_normal((tiny.num_users + 1, 8), np.float32)
     vectors[2] = 0
-    some = np.arange(3, 30)
+    some = np.arange(3, 15)  # of which some users have seen so many that less than ten are left
     users = np.arange(1, 20)
     every = nearest_unseen(tiny, features, vectors, users, TEST, 60).items
     found = nearest_unseen(tiny, features, vectors, users, TEST, 10, within=some).items

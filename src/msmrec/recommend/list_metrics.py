@@ -40,7 +40,7 @@ def hit_ranks(lists: np.ndarray, targets: Targets, num_items: int, tier: np.ndar
     Args:
         lists: (B, K) item ids of the targets' users, best first, 0 pads.
     """
-    hit = np.isin(targets.users[:, None].astype(np.int64) * (num_items + 1) + lists, targets.code) & (lists > 0)
+    hit = np.isin(targets.users[:, None].astype(np.int64) * (num_items + 1) + lists, targets.code)
     if tier is not None:
         hit &= tier[lists] == TIERS.index("cold")
     return torch.from_numpy(np.where(hit, np.arange(lists.shape[1]), NOWHERE))
