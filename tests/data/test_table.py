@@ -1,5 +1,6 @@
 """A table of one's own: CSV and Parquet, column names, dates, dirt."""
 
+import gzip
 from datetime import date, datetime
 from pathlib import Path
 
@@ -131,6 +132,71 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     for more in ("", "3,a,1,2001-09-09,9\n"):  # as a table, and line by line
         (tmp_path / "t.csv").write_text(CSV + more, encoding="utf-8-sig")
         assert len(Table("t.csv", max_bad_share=0.5, **NAMES).read(tmp_path).interactions) == 3
+
+
+@pytest.mark.parametrize("again", ["", '9,"a,2,2001-09-09\n'])
+def test_every_line_that_a_quote_swallows_is_counted(
+    tmp_path: Path, again: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{k},a,4,2001-09-09\n" for k in range(10)]
+    lines[3] = lines[3].replace("3,a", '3,"a')
+    (tmp_path / "t.csv").write_text("".join(["who,what,stars,when\n", *lines, again]))
+    with pytest.raises(InputError, match=r"with a quote out of place \(lines 5, 6, 7, \.\.\.\)"):
+        Table("t.csv", max_bad_share=0.5, **NAMES).read(tmp_path)
+    raw = Table("t.csv", max_bad_share=0.9, **NAMES).read(tmp_path)
+    assert len(raw.interactions) + sum(raw.refused.values()) == len(lines) + bool(again)
+    capsys.readouterr()
+
+
+def test_letters_of_another_encoding_are_refused(tmp_path: Path) -> None:
+    """Read as one letter for all that are unknown, two users would be one."""
+    (tmp_path / "t.csv").write_bytes((CSV + "ä,a,3,2001-09-09\nö,b,3,2001-09-09\n").encode("latin-1"))
+    raw = Table("t.csv", max_bad_share=0.5, **NAMES).read(tmp_path)
+    assert raw.refused == {"letters that are not in UTF-8": 2} and len(raw.interactions) == 3
+    for content in (
+        CSV.encode("utf-16"),
+        b"PK\3\4\xff\xfe" + bytes(range(256)),
+    ):  # as Excel saves "Unicode text"; .xlsx
+        (tmp_path / "t.csv").write_bytes(content)
+        with pytest.raises(InputError, match="line 1: no text in UTF-8"):
+            Table("t.csv", **NAMES).read(tmp_path)
+
+
+def test_a_gzip_that_was_cut_short_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(CSV.encode())[:-9])
+    with pytest.raises(InputError, match=r"t\.csv\.gz: cannot be unpacked .*; fetch it again"):
+        Table("t.csv.gz", **NAMES).read(tmp_path)
+
+
+def test_columns_of_parquet_that_are_text_by_another_name(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"who": [b"a", b"b"], "what": ["x", "y"], "stars": ["3", "4"], "when": ["2001-09-09"] * 2})
+    frame = frame.with_columns(pl.col("stars", "when").cast(pl.Categorical))
+    frame.write_parquet(tmp_path / "t.parquet")
+    assert Table("t.parquet", **NAMES).read(tmp_path).interactions.drop(LINE, MILLISECONDS).rows() == [
+        ("a", "x", 3.0, DAY), ("b", "y", 4.0, DAY)
+    ]  # fmt: skip
+    frame.with_columns(when=None).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="2 with a time that is missing"):
+        Table("t.parquet", **NAMES).read(tmp_path)
+
+
+def test_times_in_nanoseconds_are_called_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"user_id,item_id,timestamp\n1,2,{16 * 10**17}\n")
+    with pytest.raises(InputError, match="1 with a time beyond milliseconds"):
+        Table("t.csv", rating=None).read(tmp_path)
+
+
+def test_what_is_lost_of_items_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text(CSV)
+    (tmp_path / "i.csv").write_text("what,title,year\na,A,1999\na,B,2000\nb,C,in 2001\nc,D,\n")
+    items = Table("t.csv", items="i.csv", **NAMES).read(tmp_path).items
+    assert items.select("title", "year").rows()[::2] == [("A", 1999), ("C", None)]
+    told = capsys.readouterr().out
+    assert "1 with an id that stands above already, of which the first counts (line 3)" in told
+    assert "i.csv: 1 years are no numbers, such as 'in 2001', and unknown" in told
+    pl.DataFrame({"what": ["a"], "genres": [[{"id": 1}]]}).write_parquet(tmp_path / "i.parquet")
+    with pytest.raises(InputError, match=r"i\.parquet: the column of genres holds List\(Struct"):
+        Table("t.csv", items="i.parquet", **NAMES).read(tmp_path)
 
 
 @pytest.mark.parametrize("separator", ["::", "", "§"])

@@ -41,7 +41,7 @@ def split(
     Raises:
         InputError: the ratios are no shares, or leave nothing to train on.
     """
-    if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0:
+    if min(ratios) < 0 or not abs(sum(ratios) - 1) <= 1e-6 or ratios[0] == 0:
         raise InputError(f"data.protocol.ratios {ratios}: three shares that sum to 1, the first above 0")
     part = np.full(len(user_id), TRAIN, dtype=np.int8)
     start = np.flatnonzero(np.diff(user_id, prepend=user_id[:1] - 1))

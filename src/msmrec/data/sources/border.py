@@ -104,7 +104,8 @@ def interactions(
         "no item": _blank(frame, RAW_ITEM_ID),
         "a rating that is no number": rating.is_null() | ~rating.is_finite(),
         f"a rating outside {low:g} to {high:g}": (rating < low) | (rating > high),
-        "a time that is missing or before 1970": when.is_null() | (when < 0) | (when > 1e15),
+        "a time that is missing or before 1970": when.is_null() | (when < 0),
+        "a time beyond milliseconds": when > 1e15,
     }
     for kind, wrong in kinds.items():
         bad = frame.filter(wrong)

@@ -3,11 +3,13 @@
 import csv
 import gzip
 import re
-from collections.abc import Collection, Sequence
+import zlib
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import polars as pl
+import polars.selectors as cs
 
 from msmrec.artifacts import InputError, file_digest, fingerprint, first_line
 from msmrec.columns import GENRES, LINE, RATING, RAW_ITEM_ID, RAW_USER_ID, TIMESTAMP, TITLE, YEAR
@@ -109,14 +111,14 @@ class Table(Source):
         """
         border = Border(self._find(self.interactions, root), self.max_bad_share)
         frame = self._read(border, {**self.columns, **self.values})
-        rows = len(frame)
+        rows, unread = len(frame), sum(border.refused.values())
         clock = TIMESTAMP in self.values.values()
         if RATING not in self.values.values():
             frame = frame.with_columns(pl.lit(1.0).alias(RATING))
         if not clock:
             frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIMESTAMP))
         kept = interactions(frame.with_columns(seconds(frame[TIMESTAMP])), border, self.scale, clock)
-        border.close(rows + border.refused.get(_TOO_MANY, 0))
+        border.close(rows + unread)
         items, users = self._items(root), self._side(self.users, RAW_USER_ID, root)
         for name, side, column in ((self.items, items, RAW_ITEM_ID), (self.users, users, RAW_USER_ID)):
             if len(side) and len(kept) and not side[column].is_in(kept[column].unique().implode()).any():
@@ -129,19 +131,31 @@ class Table(Source):
     def _items(self, root: Path) -> pl.DataFrame:
         texts = {old for old, new in self.described.items() if new != YEAR} | {TITLE, GENRES}
         frame = _renamed(self._side(self.items, RAW_ITEM_ID, root, texts), self.described)
-        if YEAR in frame.columns and frame[YEAR].dtype in (pl.Date, pl.Datetime):
-            frame = frame.with_columns(pl.col(YEAR).dt.year())
-        elif YEAR in frame.columns:
-            year = pl.col(YEAR).cast(pl.String) if frame[YEAR].dtype in (pl.Categorical, pl.Enum) else pl.col(YEAR)
-            frame = frame.with_columns(year.cast(pl.Float64, strict=False).cast(pl.Int32, strict=False))
-        if TITLE in frame.columns:
-            frame = frame.with_columns(pl.col(TITLE).cast(pl.String))
-        if GENRES in frame.columns and frame[GENRES].dtype.is_nested():
-            frame = frame.with_columns(pl.col(GENRES).cast(pl.List(pl.String)))
-        elif GENRES in frame.columns:
-            entries = pl.col(GENRES).cast(pl.String).fill_null("").str.split(self.list_separator)
-            frame = frame.with_columns(entries.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls()))
-        return frame
+        return frame.with_columns(self._described(frame[name]) for name in (TITLE, YEAR, GENRES) if name in frame)
+
+    def _described(self, column: pl.Series) -> pl.Series:
+        """A column of titles, years or genres, as text, whole numbers and lists of text."""
+        if column.dtype.is_nested() and (
+            column.name != GENRES or getattr(column.dtype, "inner", pl.Struct).is_nested()
+        ):
+            raise InputError(
+                f"{self.items}: the column of {column.name} holds {column.dtype}; give text, a number, or for genres"
+                " lists of text, or name another column in data.source"
+            )
+        if column.name == TITLE:
+            return column.cast(pl.String)
+        if column.name == GENRES and column.dtype.is_nested():
+            return column.cast(pl.List(pl.String))
+        if column.name == GENRES:
+            entries = column.cast(pl.String).fill_null("").str.split(self.list_separator)
+            return entries.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls())
+        if column.dtype in (pl.Date, pl.Datetime):
+            return column.dt.year()
+        column = column if column.dtype.is_numeric() else column.cast(pl.String)
+        years = column.cast(pl.Float64, strict=False).cast(pl.Int32, strict=False)
+        if column.dtype == pl.String and len(lost := column.filter(column.is_not_null() & years.is_null())):
+            print(f"{self.items}: {len(lost):,} years are no numbers, such as {lost[0]!r}, and unknown", flush=True)
+        return years
 
     def _side(self, name: str | None, id_column: str, root: Path, texts: Collection[str] = ()) -> pl.DataFrame:
         """Items or users; without a file, none. `texts`: columns that are text though they look like numbers."""
@@ -149,8 +163,11 @@ class Table(Source):
             return pl.DataFrame(schema={id_column: pl.String})
         border = Border(self._find(name, root), self.max_bad_share)
         frame = self._read(border, {old: new for old, new in self.columns.items() if new == id_column})
+        unread = sum(border.refused.values())
         border.refuse(f"no {id_column.removeprefix('raw_')}", frame.filter(pl.col(id_column).is_null())[LINE])
-        border.close(len(frame) + border.refused.get(_TOO_MANY, 0))
+        again = frame[id_column].is_not_null() & frame[id_column].is_first_distinct().not_()
+        border.note("an id that stands above already, of which the first counts", frame.filter(again)[LINE])
+        border.close(len(frame) + unread)
         numbers = frame.drop(LINE).filter(pl.col(id_column).is_not_null())
         if border.path.suffix != ".parquet":  # as text so far
             numbers = numbers.with_columns(
@@ -174,7 +191,8 @@ class Table(Source):
             raise InputError(
                 f"{border.path}: column {lists[0]} holds {frame[lists[0]].dtype}; give a row for each value"
             )
-        frame = _renamed(frame, names)
+        words = cs.categorical() | cs.enum() | cs.binary() | cs.by_dtype(pl.Null)  # bytes: as old programs write text
+        frame = _renamed(frame.with_columns((words & cs.by_name(*names)).cast(pl.String, strict=False)), names)
         return frame.with_columns(as_text(frame[new]) for new in names.values() if new in (RAW_USER_ID, RAW_ITEM_ID))
 
 
@@ -184,7 +202,7 @@ def _renamed(frame: pl.DataFrame, names: dict[str, str]) -> pl.DataFrame:
     return frame.drop(new for new in there.values() if new in frame.columns and new not in there).rename(there)
 
 
-_TOO_MANY = "too many fields"
+_TOO_MANY, _QUOTE, _NO_UTF8 = "too many fields", "a quote out of place", "letters that are not in UTF-8"
 
 
 def _read_csv(border: Border, separator: str) -> pl.DataFrame:
@@ -193,29 +211,55 @@ def _read_csv(border: Border, separator: str) -> pl.DataFrame:
         frame = pl.read_csv(border.path, separator=separator, infer_schema=False)
     except pl.exceptions.NoDataError:
         raise InputError(f"{border.path}: empty; put a header and rows there") from None
-    except (pl.exceptions.PolarsError, UnicodeDecodeError):
-        pass  # some line has too many fields, or is no UTF-8: slower, but line by line
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError):
+        pass  # too many fields, a stray quote, no UTF-8, cut off: slower, but line by line
     else:  # Polars renames a second column of a name; nameless ones nobody can mean
-        _refuse_twice([name for name in frame.columns if name and f"{name}_duplicated_0" in frame.columns], border)
+        twice = [name for name in frame.columns if name and f"{name}_duplicated_0" in frame.columns]
+        _check_header(frame.columns, twice, border)
         return frame.with_row_index(LINE, 2)
+    try:
+        return _by_line(border, separator)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{border.path}: cannot be unpacked ({error}); fetch it again") from None
+
+
+def _by_line(border: Border, separator: str) -> pl.DataFrame:
     opener = gzip.open if border.path.suffix == ".gz" else open
     # -sig: the mark that some programs put first is no part of the first column's name.
     with cast(IO[str], opener(border.path, "rt", encoding="utf-8-sig", errors="replace", newline="")) as file:
-        reader = csv.reader(file, delimiter=separator)
-        header = next(reader)
-        _refuse_twice([name for name in header if header.count(name) > 1], border)
+        lines = _rows(csv.reader(file, delimiter=separator, strict=True), border)
+        _, header = next(lines, (0, list[str]()))
+        border.check(1)  # the header itself
+        header = [name or f"nameless {number}" for number, name in enumerate(header, 1)]
+        _check_header(header, [name for name in header if header.count(name) > 1], border)
         rows: list[Sequence[str | int | None]] = []
-        for row in reader:
+        for line, row in lines:
             if len(row) > len(header):
-                border.refuse(_TOO_MANY, [reader.line_num])
+                border.refuse(_TOO_MANY, [line])
+            elif any("\ufffd" in value for value in row):
+                border.refuse(_NO_UTF8, [line])
             elif row:
-                rows.append([*(value or None for value in row), *[None] * (len(header) - len(row)), reader.line_num])
+                rows.append([*(value or None for value in row), *[None] * (len(header) - len(row)), line])
     return pl.DataFrame(rows, schema={**{name: pl.String() for name in header}, LINE: pl.Int64()}, orient="row")
 
 
-def _refuse_twice(names: list[str], border: Border) -> None:
-    if names:
-        raise InputError(f"{border.path}: two columns are called {names[0]}; rename one")
+def _rows(reader: Any, border: Border) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the line on which they start. Of a quote that is not closed every line that it swallows is refused."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            yield line, next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            border.refuse(_QUOTE, range(line, reader.line_num + 1))
+
+
+def _check_header(header: list[str], twice: list[str], border: Border) -> None:
+    if "\ufffd" in "".join(header):  # what stands for bytes that are none of UTF-8's
+        raise InputError(f"{border.path}, line 1: no text in UTF-8; save the table as CSV in UTF-8")
+    if twice:
+        raise InputError(f"{border.path}: two columns are called {twice[0]}; rename one")
 
 
 def _typed(column: pl.Series) -> pl.Series:
