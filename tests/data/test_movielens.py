@@ -6,7 +6,7 @@ import pytest
 
 from msmrec.artifacts import InputError
 from msmrec.data.prepare import SplitProtocol, prepare
-from msmrec.data.sources.movielens import MovieLens, download
+from msmrec.data.sources.movielens import MovieLens, _read_items, download
 
 RATINGS = {
     "ml-100k": ("u.data", "1\t10\t4\t100\n2\t20\t5\t200\n"),
@@ -49,6 +49,7 @@ def test_layouts(tmp_path: Path, release: str) -> None:
     [
         ("ml-1m", "1::20::x::300"), ("ml-1m", "1::20::4"), ("ml-1m", "1:7:20::4::300"), ("ml-1m", "1::20::4::300::9"),
         ("ml-100k", "1 20 4 300"), ("ml-100k", "1\t20\t4"), ("ml-20m", "1,20,4.0"), ("ml-20m", "1,20,4.0,yesterday"),
+        ("ml-1m", "1::20::4::" + "9" * 20), ("ml-20m", "1,٢,4.0,300"),
     ],
 )  # fmt: skip
 def test_a_malformed_line_is_named(tmp_path: Path, release: str, line: str) -> None:
@@ -59,10 +60,21 @@ def test_a_malformed_line_is_named(tmp_path: Path, release: str, line: str) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("header", ["", "movieId,userId,rating,timestamp\n"])
+def test_ratings_in_csv_need_their_header(tmp_path: Path, header: str) -> None:
+    """The first rating would be taken for it, and users for films."""
+    rows = RATINGS["ml-20m"][1].partition("\n")[2]
+    with pytest.raises(InputError, match=r"ratings\.csv, line 1: expected userId,movieId,rating,timestamp, found"):
+        MovieLens("ml-20m").read(write(tmp_path, "ml-20m", header + rows))
+
+
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     root = write(tmp_path, "ml-1m", "")
     with pytest.raises(InputError, match=r"ratings\.dat: empty"):
         MovieLens("ml-1m").read(root)
+    (root / "ml-1m" / "movies.dat").write_text("")
+    with pytest.raises(InputError, match=r"movies\.dat: empty"):
+        _read_items(root / "ml-1m" / "movies.dat")
     (root / "ml-1m" / "movies.dat").unlink()
     with pytest.raises(InputError, match=r"movies\.dat: not found"):
         MovieLens("ml-1m").read(root)

@@ -30,6 +30,8 @@ _MD5 = {
     "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
 }
 TAGS_FILE = "tags.csv"  # of the releases in CSV; not needed
+_ID = "[0-9]{1,18}"
+_HEADER = "userId,movieId,rating,timestamp"
 _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
@@ -123,6 +125,8 @@ def read_ratings(path: Path) -> pl.DataFrame:
     empty = [f"column_{2 + 2 * k}" for k in range(3)] if step == 2 else []
     schema = dict(zip(columns, types, strict=True)) | {name: pl.String() for name in empty}
     schema = {name: schema[name] for name in sorted(schema, key=lambda n: int(n.split("_")[1]))}
+    if path.suffix == ".csv" and (first := _first_line(path)) not in ("", _HEADER):  # "": empty, as is said below
+        raise InputError(f"{path}, line 1: expected {_HEADER}, found {first[:80]!r}; put the official file there")
     try:
         frame = pl.read_csv(
             path, separator=separator, has_header=False, skip_rows=path.suffix == ".csv", schema=schema,
@@ -135,14 +139,19 @@ def read_ratings(path: Path) -> pl.DataFrame:
         if frame.is_empty():
             raise InputError(f"{path}: empty; put the official file there")
     except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, pl.exceptions.ShapeError) as error:
-        raise InputError(_first_bad_line(path, separator * step) or f"{path}: {error}") from None
+        raise InputError(_first_bad_line(path, separator * step) or f"{path}: {one_line(error)[:120]}") from None
     return frame.select(pl.col(old).alias(new) for old, new in zip(columns, names, strict=True))
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.readline().strip()
 
 
 def _first_bad_line(path: Path, separator: str) -> str | None:
     """Says which line is not user, item, rating, time."""
-    number = r"-?\d+(\.\d+)?"
-    good = re.compile(rf"\d+{separator}\d+{separator}{number}{separator}\d+(\.0+)?\s*")
+    number = r"-?[0-9]+(\.[0-9]+)?"
+    good = re.compile(rf"{_ID}{separator}{_ID}{separator}{number}{separator}{_ID}(\.0+)?\s*")
     with path.open(encoding="utf-8", errors="replace") as file:
         for k, line in enumerate(file, 1):
             if not good.fullmatch(line) and not (path.suffix == ".csv" and k == 1):
@@ -223,8 +232,10 @@ def _read_users(path: Path) -> pl.DataFrame:
 def _split_lines(path: Path, separator: str, fields: int) -> list[list[str]]:
     """Splits a small latin-1 file, checking that the first field is a number and each line has `fields` fields."""
     rows = [line.split(separator) for line in path.read_text(encoding="latin-1").split("\n") if line.strip()]
+    if not rows:
+        raise InputError(f"{path}: empty; put the official file there")
     for k, row in enumerate(rows, 1):
-        if len(row) != fields or not row[0].isdigit():
+        if len(row) != fields or not re.fullmatch(_ID, row[0]):
             raise InputError(
                 f"{path}, line {k}: expected {fields} fields separated by {separator!r}, found"
                 f" {separator.join(row)[:80]!r}; mend or remove the line"
