@@ -84,6 +84,15 @@ def test_what_a_disk_does_not_take_is_one_line(
     assert status.value.code == 2 and capsys.readouterr().err == f"msmrec: {said.format(tmp_path)}\n"
 
 
+def test_a_mistake_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise InputError("h.csv: no column user; it has a\n1\r\n2")
+
+    with pytest.raises(SystemExit):
+        main(command)
+    assert capsys.readouterr().err == "msmrec: h.csv: no column user; it has a 1 2\n"
+
+
 def test_a_user_without_a_home_is_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msmrec.artifacts import InputError, disk_error
+from msmrec.artifacts import InputError, disk_error, one_line
 
 PYTORCH_SETTINGS = {
     # Tensors of 2 MB and more lie on large pages. With small ones a new tensor on the CPU needs 512 times as many:
@@ -33,7 +33,7 @@ def main(command: Callable[[], object], page: Callable[[], str] | None = None) -
     try:
         command()
     except InputError as error:
-        print(f"msmrec: {error}", file=sys.stderr)
+        print(f"msmrec: {one_line(error)}", file=sys.stderr)  # names in a file may hold line breaks
         sys.exit(2)
     except KeyboardInterrupt:
         print("msmrec: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)

@@ -11,7 +11,7 @@ import pytest
 from msmrec.artifacts import InputError
 from msmrec.columns import LINE, MILLISECONDS
 from msmrec.data.sources import json_lines
-from msmrec.data.sources.border import Border, interactions
+from msmrec.data.sources.border import Border, interactions, seconds
 
 NAMES = ["user", "item", "rating", "time"]
 
@@ -100,3 +100,9 @@ def test_a_cut_off_gzip_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match=r"a\.json\.gz: cannot be unpacked"):
         list(json_lines.blocks(path))
+
+
+def test_times_that_are_text_by_another_name() -> None:
+    for times in (pl.Series(["5"], dtype=pl.Categorical), pl.Series([b"5"]), pl.Series(["1970-01-01T00:00:05"])):
+        assert seconds(times, Path("f")).to_list() == [5]
+    assert seconds(pl.Series([None]), Path("f")).to_list() == [None]

@@ -252,6 +252,8 @@ def test_requests_come_by_standard_input(
         ("h.csv", "user,film\n1,2\n", "no column raw_item_id or item_id or item; it has user, film"),
         ("h.csv", "user_id,item_id\n1,\n", "missing in data row 1"),
         ("h.csv", "user_id,item_id,timestamp\n1,2,x\n", "no number and no date as timestamp in data row 1"),
+        ("h.csv", "user_id,item_id,timestamp\n1,2,3\n1,3,nan\n", "no number and no date as timestamp in data row 2"),
+        ("h.csv", "user_id,item_id,timestamp\n1,2,1/2/2020\n", r"h\.csv: timestamp 1/2/2020: is its day or its month"),
         ("h.xlsx", "x", "give a .csv"),
         ("h.parquet", "x", "cannot be read as parquet"),
         ("h.jsonl", '{"raw_user_id": 1, "raw_item_id": [1, 2]}', "holds lists; give a row for each item"),

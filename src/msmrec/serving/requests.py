@@ -103,8 +103,8 @@ def read_histories(path: Path, items: pl.DataFrame, columns: FileColumns) -> Req
     frame = _users_and_items(table, columns, path).rename({"item": "key"})
     clock = next((name for name in (columns.timestamp, TIMESTAMP) if name in table.columns), None)
     if columns.timestamp and clock:
-        time = seconds(_column(table, [clock], path)).cast(pl.Float64, strict=False)
-        bad = time.is_null().arg_true()
+        time = seconds(_column(table, [clock], path), path).cast(pl.Float64, strict=False)
+        bad = (time.is_null() | time.is_finite().not_()).arg_true()
         if len(bad):
             raise InputError(
                 f"{path}: no number and no date as {clock} in data row {bad[0] + 1} ({len(bad):,} such rows)"

@@ -120,15 +120,22 @@ def interactions(
     return frame.select(RAW_USER_ID, RAW_ITEM_ID, rating.cast(pl.Float32), seconds, within, line)
 
 
-def seconds(times: pl.Series) -> pl.Series:
+def seconds(times: pl.Series, path: Path) -> pl.Series:
     """Dates, or texts of dates, as seconds since 1970, with their fractions; numbers as they are.
+
+    Args:
+        times: of the file at `path`.
 
     Raises:
         InputError: dates like 01/03/2023, which are of January or of March.
     """
+    if times.dtype in (pl.Categorical, pl.Enum, pl.Binary, pl.Null):
+        times = times.cast(pl.String, strict=False)
     if times.dtype == pl.String:
         if len(unclear := times.filter(times.str.contains(_DAY_OR_MONTH_FIRST))):
-            raise InputError(f"{times.name} {unclear[0]}: is its day or its month first? write dates as YYYY-MM-DD")
+            raise InputError(
+                f"{path}: {times.name} {unclear[0]}: is its day or its month first? write dates as YYYY-MM-DD"
+            )
         numbers = times.cast(pl.Float64, strict=False)
         if numbers.null_count() == times.null_count():
             return numbers

@@ -117,7 +117,7 @@ class Table(Source):
             frame = frame.with_columns(pl.lit(1.0).alias(RATING))
         if not clock:
             frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIMESTAMP))
-        kept = interactions(frame.with_columns(seconds(frame[TIMESTAMP])), border, self.scale, clock)
+        kept = interactions(frame.with_columns(seconds(frame[TIMESTAMP], border.path)), border, self.scale, clock)
         border.close(rows + unread)
         items, users = self._items(root), self._side(self.users, RAW_USER_ID, root)
         for name, side, column in ((self.items, items, RAW_ITEM_ID), (self.users, users, RAW_USER_ID)):
