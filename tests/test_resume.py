@@ -18,8 +18,9 @@ from tests.tiny_configs import for_model, tiny_config
 from msmrec.artifacts import InputError
 from msmrec.cli import build, train
 from msmrec.command import main
-from msmrec.finished_run import evaluate, open_run
-from msmrec.resume import claimed, differs, unfinished
+from msmrec.finished_run import _place, evaluate, open_run
+from msmrec.resume import claimed, differs, unfinished, wandb_id
+from msmrec.run_folder import dataset_of
 
 
 @pytest.mark.parametrize("config", ["msmrec_ml100k.yaml", "kar_ml100k.yaml"])
@@ -203,3 +204,18 @@ def test_a_run_from_before_an_option_existed_is_the_same_run(tmp_path: Path) -> 
     assert differs(tmp_path, now) is None
     now["model"]["init_args"]["text"]["noise"] = {"kind": "swap"}  # type: ignore[index, call-overload]
     assert differs(tmp_path, now) == "model"
+
+
+def test_a_broken_config_of_a_run_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"config": "a", "dataset": {}, "protocol": {}, "test": {}, "train": {}}')
+    for content, words in (
+        (b"", "gone or broken"), (b"data: {\nx: [", "gone or broken"), (b"\xff", "gone or broken"),
+        (b"data: x", "gone or broken"),
+    ):  # fmt: skip
+        (tmp_path / "config.yaml").write_bytes(content)
+        with pytest.raises(InputError, match=rf"config\.yaml.*{words}"):
+            dataset_of(tmp_path)
+    for reads in (_place, wandb_id, lambda run: differs(run, {})):
+        (tmp_path / "config.yaml").write_text("- 1")
+        with pytest.raises(InputError, match=r"config\.yaml is gone or broken"):
+            reads(tmp_path)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import yaml
 
 from msmrec.arguments import find_config, joined, layers
 from msmrec.artifacts import InputError
@@ -16,7 +15,7 @@ from msmrec.cli import build, plain_config, train
 from msmrec.data.datamodule import RecDataModule
 from msmrec.models.base import Module
 from msmrec.resume import differs
-from msmrec.run_folder import OpenRun, load_safely, read_finished
+from msmrec.run_folder import OpenRun, load_safely, read_finished, read_keys
 
 
 def evaluate(args: Sequence[str] | None = None) -> dict[str, float]:
@@ -95,7 +94,7 @@ def _place(run: Path) -> list[str]:
     The upstream runs that were moved with it are then beside it, and not where its config.yaml says.
     """
     alone = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]  # it reads all of the data
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = read_keys(run / "config.yaml", "runs", "seed_everything")
     needs = [joined(layers(need)) for need in config.get("needs") or []]
     names = [f"{need}/seed={config['seed_everything']}/metrics.json" for need in needs]
     beside = run.resolve().parent.parent

@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from msmrec.artifacts import InputError
-from msmrec.run_folder import without_nulls
+from msmrec.run_folder import read_keys, without_nulls
 
 
 def is_finished(run: Path, config: dict[str, Any]) -> bool:
     """Whether the folder holds the finished run of this config: model, data, seed and number of epochs."""
     if not all((run / name).exists() for name in ("metrics.json", "config.yaml")) or differs(run, config):
         return False
-    before = yaml.safe_load((run / "config.yaml").read_text())
+    before = read_keys(run / "config.yaml", "trainer")
     return bool(before["trainer"]["max_epochs"] == config["trainer"]["max_epochs"])
 
 
@@ -38,7 +37,7 @@ def unfinished(run: Path, config: dict[str, Any]) -> str | None:
         return None
     if part := differs(run, config):
         raise InputError(f"{run} holds an unfinished run with another {part}; remove it, or give another --run_dir")
-    before, now = yaml.safe_load((run / "config.yaml").read_text())["trainer"], config["trainer"]
+    before, now = read_keys(run / "config.yaml", "trainer")["trainer"], config["trainer"]
     for what, was, are, given in (
         ("processes", _processes(before), _processes(now), ("devices", "num_nodes")),
         ("trainer.precision", before.get("precision"), now.get("precision"), ("precision",)),
@@ -90,7 +89,7 @@ def claimed(run: Path, may_wait: bool) -> Iterator[bool]:
 def wandb_id(run: Path) -> str:
     """The id of a folder's W&B run: the one that its config.yaml holds, so that a resumed run stays one run there."""
     if (run / "config.yaml").exists():
-        loggers = yaml.safe_load((run / "config.yaml").read_text())["trainer"].get("logger") or []
+        loggers = read_keys(run / "config.yaml").get("trainer", {}).get("logger") or []
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if isinstance(logger, dict) and (before := logger.get("init_args", {}).get("id")):
                 return str(before)
@@ -102,7 +101,7 @@ def differs(run: Path, config: dict[str, Any]) -> str | None:
 
     What is null counts as not there, so that a run made before an option existed is still the same run.
     """
-    before = without_nulls(yaml.safe_load((run / "config.yaml").read_text()))
+    before = without_nulls(read_keys(run / "config.yaml"))
     now = without_nulls(config)
     return next((part for part in ("model", "data", "seed_everything") if before.get(part) != now.get(part)), None)
 

@@ -14,7 +14,7 @@ import polars as pl
 import yaml
 
 from msmrec.artifacts import InputError, disk_error, first_line
-from msmrec.data.prepare import Dataset
+from msmrec.data.prepare import Dataset, read_parquet
 
 if TYPE_CHECKING:  # reading a run's files needs neither
     from msmrec.data.datamodule import RecDataModule
@@ -56,7 +56,7 @@ class Run:
 
     def per_user(self) -> pl.DataFrame:
         """per_user.parquet: a row a test user."""
-        table = pl.read_parquet(self.folder / "per_user.parquet")
+        table = read_parquet(self.folder / "per_user.parquet")
         return table.filter(pl.col("variant") == self.variant).drop("variant") if self.variant else table
 
 
@@ -128,16 +128,31 @@ def read_run(folder: Path) -> Run:
         InputError: its files are broken, or no training's.
     """
     metrics, config = None, {}
-    try:
-        if (folder / "metrics.json").is_file():
-            metrics = json.loads((folder / "metrics.json").read_text())
-        if (folder / "config.yaml").is_file():
-            config = flat(yaml.safe_load((folder / "config.yaml").read_text()))
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{folder}: metrics.json or config.yaml is broken ({first_line(error)})") from None
+    if (folder / "metrics.json").is_file():
+        metrics = read_keys(folder / "metrics.json")
+    if (folder / "config.yaml").is_file():
+        config = flat(read_keys(folder / "config.yaml"))
     if metrics is not None and (missing := {"config", "dataset", "protocol", "test"} - set(metrics)):
         raise InputError(f"{folder}/metrics.json: no key {', '.join(sorted(missing))}; it is no training's result")
     return Run(folder, metrics, config)
+
+
+def read_keys(path: Path, *needed: str) -> dict[str, Any]:
+    """metrics.json or config.yaml of a run.
+
+    Raises:
+        InputError: it is broken, or lacks a key that is needed.
+    """
+    try:
+        content = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
+    except (FileNotFoundError, IsADirectoryError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is gone or broken ({first_line(error)}); train the run again") from None
+    parts = ("dataset", "protocol", "test", "train", "model", "data", "trainer")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part, {}), dict) for part in parts):
+        raise InputError(f"{path} is gone or broken (no keys, or none in a part); train the run again")
+    if missing := set(needed) - set(content):
+        raise InputError(f"{path}: no {', '.join(sorted(missing))}; made by another version: train again")
+    return content
 
 
 def read_finished(folder: Path) -> Run:
@@ -161,7 +176,7 @@ def dataset_of(run: Path) -> Dataset:
         InputError: as `read_finished`, or the dataset is gone.
     """
     made = read_finished(run)
-    info, cache = made.record["dataset"], made.config["data.cache"]
+    info, cache = made.record["dataset"], made.config.get("data.cache")
     folder = Path(cache or os.environ.get("MSMREC_CACHE", "artifacts")) / "datasets"
     folder /= f"{info['name']}-{info['fingerprint']}"
     if not folder.is_dir():

@@ -1,5 +1,6 @@
 """What the protocol's options do to a prepared dataset."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,15 @@ def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path) -> None:
             (tmp_path / "dataset.json").write_text(content)
         with pytest.raises(InputError, match=r"no readable dataset\.json .* remove the folder"):
             Dataset(tmp_path)
+
+
+def test_a_broken_dataset_is_one_line(tiny: Dataset, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "broken")
+    for name in ("interactions.parquet", "items.parquet", "users.parquet"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+    for read in (lambda: Dataset(folder).item_id, lambda: Dataset(folder).items, lambda: Dataset(folder).users):
+        with pytest.raises(InputError, match=r"broken/\w+\.parquet: gone or broken .*; remove it, and make it again"):
+            read()
+    (folder / "dataset.json").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"no readable dataset\.json"):
+        Dataset(folder)

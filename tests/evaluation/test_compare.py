@@ -288,9 +288,13 @@ def test_what_the_user_got_wrong_is_one_line(tmp_path: Path) -> None:
         small(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no run in it"):
         small(tmp_path / "empty")
-    (run / "metrics.json").write_text("{")
-    with pytest.raises(InputError, match=r"a: metrics.json or config.yaml is broken"):
+    (run / "per_user.parquet").write_bytes((run / "per_user.parquet").read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"a/per_user\.parquet: gone or broken \(parquet: File out of specification"):
         small(run)
+    for content in ("{", "[]", '{"test": [1]}'):
+        (run / "metrics.json").write_text(content)
+        with pytest.raises(InputError, match=r"a/metrics\.json is gone or broken"):
+            small(run)
 
 
 def test_click_models_are_resampled_from_their_predictions(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from msmrec.artifacts import InputError, build_once, fingerprint, write_json
+from msmrec.artifacts import InputError, build_once, fingerprint, first_line, write_json
 from msmrec.columns import (
     COUNT,
     ITEM_ID,
@@ -73,6 +73,18 @@ class SplitProtocol:
         return {key: value for key, value in asdict(self).items() if key not in unset}
 
 
+def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """A table that a command of this project has written.
+
+    Raises:
+        InputError: it is gone, broken or another one.
+    """
+    try:
+        return pl.read_parquet(path, columns=columns)
+    except (pl.exceptions.PolarsError, FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"{path}: gone or broken ({first_line(error)[:160]}); remove it, and make it again") from None
+
+
 class Dataset:
     """A prepared dataset folder, read column by column as asked.
 
@@ -84,14 +96,14 @@ class Dataset:
         self.folder = folder
         try:
             self.info: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{folder}: no readable dataset.json ({error}); remove the folder") from None
         self.num_users: int = self.info["num_users"]
         self.num_items: int = self.info["num_items"]
 
     def column(self, name: str) -> np.ndarray:
         """(T,) one column of the interactions."""
-        return pl.read_parquet(self.folder / "interactions.parquet", columns=[name])[name].to_numpy(writable=True)
+        return read_parquet(self.folder / "interactions.parquet", columns=[name])[name].to_numpy(writable=True)
 
     @cached_property
     def item_id(self) -> np.ndarray:
@@ -125,12 +137,12 @@ class Dataset:
     @cached_property
     def items(self) -> pl.DataFrame:
         """One row an item, ordered by item_id (row 0 is item 1)."""
-        return pl.read_parquet(self.folder / "items.parquet")
+        return read_parquet(self.folder / "items.parquet")
 
     @cached_property
     def users(self) -> pl.DataFrame:
         """One row a user, ordered by user_id."""
-        return pl.read_parquet(self.folder / "users.parquet")
+        return read_parquet(self.folder / "users.parquet")
 
 
 def prepare(source: Source, root: Path, cache: Path, protocol: SplitProtocol) -> Dataset:

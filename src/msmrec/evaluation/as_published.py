@@ -15,7 +15,7 @@ from torch import Tensor
 
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIMESTAMP, USER_ID
-from msmrec.data.prepare import Dataset
+from msmrec.data.prepare import Dataset, read_parquet
 from msmrec.markdown import markdown
 from msmrec.metrics.ctr import ctr_metrics, user_auc
 from msmrec.run_folder import dataset_of, read_finished
@@ -30,7 +30,7 @@ def as_published(predictions: pl.DataFrame, dataset: Dataset, first: int = 10_00
         predictions: user_id, item_id, label, prob; a row a test sample.
         first: rows that the published code scores.
     """
-    rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, TIMESTAMP, SPLIT])
+    rows = read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, TIMESTAMP, SPLIT])
     times = rows.filter(pl.col(SPLIT) == TEST).select(USER_ID, ITEM_ID, TIMESTAMP)
     in_time = predictions.join(times, on=[USER_ID, ITEM_ID], how="left", validate="1:1").sort(
         TIMESTAMP, maintain_order=True
@@ -67,6 +67,6 @@ def table(run: Path) -> str:
     path = run / "predictions.parquet"
     if not path.is_file():
         raise InputError(f"{run}: no predictions.parquet; only runs of click models have one")
-    result = as_published(pl.read_parquet(path), dataset_of(run))
+    result = as_published(read_parquet(path, [USER_ID, ITEM_ID, "label", "prob"]), dataset_of(run))
     rows = [[name, *(f"{values[metric]:.4f}" for metric in METRICS)] for name, values in result.items()]
     return markdown(["scored", *METRICS], rows)

@@ -8,7 +8,7 @@ import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import ITEM_ID, SPLIT, TEST, TIER, USER_ID
-from msmrec.data.prepare import Dataset
+from msmrec.data.prepare import Dataset, read_parquet
 from msmrec.evaluation.comparable_runs import Group, group_runs, refuse_different_tests
 from msmrec.markdown import markdown
 from msmrec.run_folder import dataset_of, find_runs
@@ -34,7 +34,7 @@ def users_of_slices(users: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     Raises:
         InputError: no user is in any slice.
     """
-    rows = pl.read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
+    rows = read_parquet(dataset.folder / "interactions.parquet", columns=[USER_ID, ITEM_ID, SPLIT])
     target = rows.filter(pl.col(SPLIT) == TEST).unique(USER_ID, keep="first", maintain_order=True)
     target = target.join(dataset.items.select(ITEM_ID, TIER), on=ITEM_ID)
     users = users.join(target, on=USER_ID)
@@ -101,7 +101,7 @@ def compare_slices(paths: Sequence[Path]) -> tuple[str, list[str]]:
         if run.metrics is None:
             raise InputError(f"{run.folder}: no metrics.json; the run is not finished")
         results = run.folder / "per_user.parquet"  # models that rank nothing for users leave none
-        if not results.is_file() or METRICS[0] not in pl.read_parquet_schema(results):
+        if not results.is_file() or METRICS[0] not in read_parquet(results).columns:
             raise InputError(f"{run.folder}: not a ranking run, so it has no {METRICS[0]} to slice")
     refuse_different_tests(runs)
     groups, warnings = group_runs(runs)

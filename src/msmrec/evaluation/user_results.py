@@ -8,6 +8,7 @@ import polars as pl
 
 from msmrec.artifacts import InputError
 from msmrec.columns import RAW_USER_ID, USER_ID
+from msmrec.data.prepare import read_parquet
 from msmrec.evaluation.statistics import Array, Auc, Means, Statistic, ordered_pairs
 from msmrec.run_folder import Run
 
@@ -36,7 +37,7 @@ class UserResults:
         path = self.run.folder / "predictions.parquet"
         if not path.is_file():
             return None
-        table = pl.read_parquet(path, columns=[USER_ID, "label", "prob"])
+        table = read_parquet(path, columns=[USER_ID, "label", "prob"])
         return table.with_columns(user=pl.Series(np.searchsorted(self.users, table[USER_ID].to_numpy())))
 
     def has(self, metric: str) -> bool:

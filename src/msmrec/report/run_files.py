@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from msmrec.artifacts import InputError
 from msmrec.columns import USER_ID
 from msmrec.data.prepare import Dataset
 from msmrec.evaluation.compare import Cell, compare
 from msmrec.report.page import Missing
-from msmrec.run_folder import dataset_of, find_runs, read_run
+from msmrec.run_folder import dataset_of, find_runs, read_keys, read_run
 
 RESAMPLES = 2_000  # of the test users
 
@@ -33,7 +32,7 @@ class RunFiles:
             raise InputError(f"{folder} holds runs but is none; name one of them, such as {first}")
         self.folder, self.run = folder, read_run(folder)
         path = folder / "config.yaml"
-        self.config: dict[str, Any] = yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
+        self.config: dict[str, Any] = read_keys(path) if path.is_file() else {}
 
     @property
     def record(self) -> dict[str, Any]:
