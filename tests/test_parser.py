@@ -13,10 +13,13 @@ from msmrec.arguments import CONFIGS, joined, layers
 from msmrec.artifacts import InputError
 from msmrec.cli import build
 from msmrec.data.datamodule import RecDataModule
+from msmrec.data.root import find
+from msmrec.data.sources.simulated import Simulated
 from msmrec.parser_errors import explain
 
 ROOT = Path(__file__).parents[1]
 SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
+SIDES = "--model.init_args.text.modalities"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,11 @@ SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
         (SASREC, ["--trainer.precision", "fp16"], "trainer.precision: fp16 is none of transformer-engine, "),
         (SASREC, ["--trainer.logger+", "TensorBoardLogger"], "trainer.logger: TensorBoardLogger needs save_dir"),
         (SASREC, ["--early_stopping", "null"], "early_stopping: null is none of its values"),
+        (SASREC, ["--seed_everything=-1"], "seed_everything -1 is not in bounds"),
+        (MSMREC, [SIDES, '[{"nme": "a"}]'], "model.text.modalities: Modality has no nme; did you mean name?"),
+        (MSMREC, [SIDES, '[{"name": "a", "prose": "b"}]'], "model.text.modalities.prose: b is no list"),
+        (MSMREC, [SIDES, '[{"prose": ["b"]}]'], "model.text.modalities: Modality needs name"),
+        (MSMREC, [SIDES, "film"], "model.text.modalities: film is none of films, books, products"),
     ],
 )
 def test_mistakes_on_the_command_line(config: str, words: list[str], sentence: str) -> None:
@@ -79,15 +87,41 @@ def test_mistakes_on_the_command_line(config: str, words: list[str], sentence: s
         ("model: {class_path: SASRek}", "model: there is no SASRek; known: AutoInt, DCN, DCNv2, "),
         ("trainer: {\n  max_epochs: [1\n}", "config PATH, line 3: expected ',' or ']'"),
         ("- a", "config PATH: holds no keys"),
+        ("model: {class_path: SASRec, init_args: }", "model.init_args: no keys and values; indent some beneath it"),
+        ("model: null", "model: missing; name a config that has it"),
         ("", "config PATH: is empty"),
     ],
 )
 def test_mistakes_in_a_file(text: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_text(text.replace("PATH", str(path)))
     with pytest.raises(InputError) as caught:
         build(["--config", SASREC, "--config", str(path)], save=False)
     assert str(caught.value).startswith(sentence.replace("PATH", str(path)))
+
+
+def test_a_source_without_its_class_is_told_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: SASRec\ndata: {source: {interactions: x.csv}}")
+    with pytest.raises(InputError, match=r"^data\.source: needs class_path, which is one of Amazon, .*, Table$"):
+        build(["--config", str(tmp_path / "mine.yaml")], save=False)
+
+
+def test_runs_that_need_each_other_are_refused(tmp_path: Path) -> None:
+    """Each would wait for the other's lock."""
+    for name, need in (("a", "b"), ("b", "a")):
+        text = f"model: SASRec\ndata: {{source: Simulated}}\nneeds: [{tmp_path / need}.yaml]\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"^needs: b needs a needs b, which is a circle; take one of them out$"):
+        build(["--config", str(tmp_path / "a.yaml")], save=False)
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No shell has read what a config says; Polars would expand ~, and Python would not."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "kb.jsonl").touch()
+    data = RecDataModule(Simulated(), root="~/data", cache="~/cache")
+    assert (data.root, data.cache) == (tmp_path / "data", tmp_path / "cache")
+    assert find("~/kb.jsonl", data.root) == tmp_path / "kb.jsonl"
 
 
 def test_what_the_parser_says_otherwise_is_kept_in_one_line() -> None:

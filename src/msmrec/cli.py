@@ -141,6 +141,7 @@ class RunCLI(LightningCLI):
         config.checkpoint.monitor = config.checkpoint.monitor or monitor
         config.early_stopping.monitor = config.early_stopping.monitor or monitor
         mine = plain_config(self, config) if config.needs else {}
+        _refuse_circles(config.needs)
         self.upstream = {joined(layers(need)): self._upstream(need, mine) for need in config.needs}
         if config.ckpt_path in self.upstream:
             config.ckpt_path = str(self.upstream[config.ckpt_path] / "checkpoints" / "best.ckpt")
@@ -149,8 +150,10 @@ class RunCLI(LightningCLI):
 
     def _place_in_folder(self, config: Any) -> None:
         """Sets where everything that the run writes goes: its folder, and its place in W&B."""
+        config.runs = os.path.expanduser(config.runs)  # of a config, where no shell has done it
         if config.run_dir is None:
             config.run_dir = f"{config.runs}/{_name(config) or 'run'}/seed={config.seed_everything}"
+        config.run_dir = os.path.expanduser(config.run_dir)
         config.trainer.default_root_dir = config.run_dir
         config.checkpoint.dirpath = f"{config.run_dir}/checkpoints"
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -244,7 +247,20 @@ def build(args: Sequence[str], save: bool) -> RunCLI:
         cause: BaseException | None = error
         while cause and not isinstance(cause, InputError):
             cause = cause.__cause__
+        if "is not in bounds" in str(error):  # of Lightning, which names no key
+            raise InputError(f"seed_everything {error}") from None
         raise cause or error from None
+
+
+def _refuse_circles(needs: Sequence[str], above: tuple[str, ...] = ()) -> None:
+    """Before a run waits for itself."""
+    for need in needs:
+        name = joined(layers(need))
+        if name in above:
+            raise InputError(f"needs: {' needs '.join((*above, name))}, which is a circle; take one of them out")
+        configs = [yaml.safe_load(Path(path).read_text()) for path in arguments(config_words(need))[1::2]]
+        given = [config["needs"] for config in configs if isinstance(config.get("needs"), list)]
+        _refuse_circles(given[-1] if given else [], (*above, name))
 
 
 def _is_news(record: logging.LogRecord) -> bool:

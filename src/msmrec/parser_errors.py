@@ -14,7 +14,7 @@ from msmrec.artifacts import one_line
 
 KEY = re.compile(r'Parser key "([^"]+)"')
 OWNER = re.compile(r"Problem with given class_path '([^']+)'")
-BASE = re.compile(r"Subtypes: \[<class '([^']+)'>")
+BASE = re.compile(r"Subtypes: \[(?:<class '([^']+)'>)?")
 GROUPS = {
     "trainer": "lightning.pytorch.Trainer",
     "data": "msmrec.data.datamodule.RecDataModule",
@@ -34,7 +34,12 @@ LEAVES = (
     re.compile(r"(?P<kind>Import path does not correspond to a subclass of \w+) .*Given value: (?P<value>\S+)"),
     re.compile(r"the following arguments are required: (?P<required>[\w., ]+?)(?= - Exp|$)"),
     re.compile(r"(?P<nothing>Unable to load config 'null')"),
-    re.compile(r"Errors: .*?(?P<choices>(?:- Expected a typing\.Literal\[[^]]*\] )+).*Given value: (?P<value>.*)$"),
+    re.compile(r"Expected an instantiatable class, but (?P<abstract>[\w.]+) is abstract"),
+    re.compile(r"'\w+' object has no attribute '(?P<keyless>keys)'"),
+    re.compile(
+        r"Errors: .*?(?P<choices>(?:- Expected a typing\.Literal\[[^]]*\] )+)"
+        r".*?Given value: (?P<value>.*?)(?= - Expected a |$)"
+    ),
     re.compile(r"Expected a typing\.Literal\[(?P<choices>.*?)\]\. Got value: (?P<value>.*?)(?= - Expected a |$)"),
     re.compile(r"Expected a (?:<class '(?P<type>[\w.]+)'>|(?P<shape>[\w ]+))\. Got value: (?P<value>.*?)(?= - Exp|$)"),
     re.compile(r"Errors: - Expected a (?P<shape>tuple with \d+ elements) .*Given value: (?P<value>.*)$"),
@@ -48,8 +53,8 @@ def explain(error: Exception) -> str:
     found = [leaf for pattern in LEAVES if (leaf := pattern.search(text))]
     if not found:
         return text
-    leaf = min(found, key=lambda match: match.start())
-    before, said = text[: leaf.start()], leaf.groupdict()
+    leaf = min(found, key=_start)
+    before, said = text[: _start(leaf)], leaf.groupdict()
     key, owner = ".".join(KEY.findall(before)), ["", *OWNER.findall(before)][-1]
     if not owner and {"member", "argument", "option"} & set(said):
         key = f"{said['group']}.{said['member']}" if "member" in said else said.get("argument") or said["option"]
@@ -68,6 +73,12 @@ def explain(error: Exception) -> str:
         return f"{key}: {module} {wrong}; a class of your own is named by its module, which PYTHONPATH must lead to"
     if "kind" in said:
         return f"{key}: {said['value']} is no {said['kind'].rpartition(' ')[2]}"
+    if "abstract" in said:
+        return f"{key}: needs class_path, which is one of {', '.join(_subclasses(said['abstract']))}"
+    if "keyless" in said:
+        return f"{key}.init_args: no keys and values; indent some beneath it, or leave it out"
+    if "required" in said and not key:
+        return f"{said['required']}: missing; name a config that has it, or give --{said['required']}"
     if "required" in said:
         return f"{key}: {owner.rpartition('.')[2]} needs {said['required']}"
     if "nothing" in said:
@@ -77,6 +88,11 @@ def explain(error: Exception) -> str:
         return f"{key}: {said['value']} is none of {choices.strip()}"
     kinds = " or ".join(re.findall(r"<class '(\w+)'>", said.get("tried") or "")) or said.get("type") or said["shape"]
     return f"{key}: {said['value']} is no {kinds}"
+
+
+def _start(match: re.Match[str]) -> int:
+    """Where what is wrong is named; some patterns begin at the report around it."""
+    return min(match.start(name) for name, value in match.groupdict().items() if value is not None)
 
 
 def _named(path: str) -> type | None:

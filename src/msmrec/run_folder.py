@@ -15,6 +15,7 @@ import yaml
 
 from msmrec.artifacts import InputError, disk_error, first_line
 from msmrec.data.prepare import Dataset, read_parquet
+from msmrec.data.root import at_home
 
 if TYPE_CHECKING:  # reading a run's files needs neither
     from msmrec.data.datamodule import RecDataModule
@@ -177,7 +178,7 @@ def dataset_of(run: Path) -> Dataset:
     """
     made = read_finished(run)
     info, cache = made.record["dataset"], made.config.get("data.cache")
-    folder = Path(cache or os.environ.get("MSMREC_CACHE", "artifacts")) / "datasets"
+    folder = at_home(cache or os.environ.get("MSMREC_CACHE", "artifacts")) / "datasets"
     folder /= f"{info['name']}-{info['fingerprint']}"
     if not folder.is_dir():
         again = f"python -m msmrec prepare --config {run}/config.yaml"

@@ -11,6 +11,7 @@ import torch
 from msmrec.artifacts import InputError
 from msmrec.columns import TEST, VAL
 from msmrec.data.prepare import Dataset, SplitProtocol, prepare
+from msmrec.data.root import at_home
 from msmrec.data.sources.base import Source
 
 
@@ -51,8 +52,8 @@ class RecDataModule(L.LightningDataModule):
             if size < 1:
                 raise InputError(f"data.{name} {size}: at least 1")
         self.source, self.protocol = source, protocol
-        self.root = Path(root or os.environ.get("MSMREC_DATA", "data"))
-        self.cache = Path(cache or os.environ.get("MSMREC_CACHE", "artifacts"))
+        self.root = at_home(root or os.environ.get("MSMREC_DATA", "data"))
+        self.cache = at_home(cache or os.environ.get("MSMREC_CACHE", "artifacts"))
         self.max_seq_len, self.tokens_per_batch, self.all_windows = max_seq_len, tokens_per_batch, all_windows
         self.batch_size, self.eval_batch_size, self.label_above = batch_size, eval_batch_size, label_above
         self.seed = seed
