@@ -237,6 +237,24 @@ def test_a_source_is_what_the_configs_say_together(sources: list[str | None], na
 
 
 @pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"one --config sasrec_ml1m.yaml", r"mine\.txt:1: config --config: cannot be read"),
+        (b"one broken.yaml", r"mine\.txt:1: config .*broken\.yaml, line 1: expected ',' or ']'"),
+        (b"\xff\xfe", r"mine\.txt: no text in UTF-8"),
+    ],
+)
+def test_a_suite_that_cannot_be_read_is_one_line(
+    content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.yaml").write_text("a: [1")
+    Path("mine.txt").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_suite("mine.txt")
+
+
+@pytest.mark.parametrize(
     ("config", "words"),
     [
         ("model: {class_path: SASRec}", r"one: no data\.source in .*a\.yaml"),

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from msmrec import classes
-from msmrec.arguments import CONFIGS, find_config
+from msmrec.arguments import CONFIGS, arguments
 from msmrec.artifacts import InputError
 
 UNITS = {"s": 1 / 60, "second": 1 / 60, "min": 1.0, "minute": 1.0, "h": 60.0, "hour": 60.0}
@@ -60,7 +60,11 @@ def read_suite(name: str) -> Suite:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.txt")))
         raise InputError(f"suite {name}: neither in {folder} nor a file; known: {known}")
     suite = Suite(path, [])
-    for number, text in enumerate(path.read_text().splitlines(), 1):
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no text in UTF-8 ({error}); a suite is lines of NAME CONFIG [overrides]") from None
+    for number, text in enumerate(content.splitlines(), 1):
         if head := re.match(r"\s*#\s*(metrics|baseline):(.*)", text):
             getattr(suite, head[1]).extend(word.strip() for word in head[2].split(",") if word.strip())
         if not re.match(r"\s*(#|$)", text):
@@ -86,7 +90,7 @@ def _line(text: str, where: str) -> Line:
         raise InputError(f"{where}: needs {' '.join(unknown[0])}; known: gpu, key, weights MODEL, host NAME")
     args = ("--config", *words[1:])
     try:
-        configs = tuple(Path(find_config(b)) for a, b in itertools.pairwise(args) if a == "--config")
+        configs = tuple(Path(b) for a, b in itertools.pairwise(arguments(args)) if a == "--config")  # that can be read
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     needed = tuple(" ".join(part) for part in parts)

@@ -63,6 +63,8 @@ def pairs(found: pl.DataFrame) -> dict[tuple[int, str], str]:
         ([{"doc_id": "a"}, {"doc_id": "b"}, {"doc_id": "a"}], ":3:", "already stands at"),
         ([{"doc_id": "a", "plot": {"deep": 1}}], ":1:", "field 'plot' is a dict"),
         ([], ":1:", "holds no document"),
+        ([{"doc_id": "a"}, '{"doc_id": "b", "plot": "cut in \\ud83d"}'], ":2:", "half a letter"),
+        (["[" * 100_000], ":1:", "not a JSON object"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_line_that_says_where(
@@ -73,6 +75,11 @@ def test_a_bad_file_is_refused_in_one_line_that_says_where(
         KnowledgeBase.read([path])
     assert f"{path}{where}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_value_that_is_nan_is_missing(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "kb.jsonl", ['{"doc_id": "a", "title": NaN, "year": 1999}'])
+    assert KnowledgeBase.read([path]).documents.to_dicts() == [{"doc_id": "a", "source": "kb", "year": "1999"}]
 
 
 def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:

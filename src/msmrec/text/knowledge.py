@@ -90,7 +90,7 @@ def _document(line: bytes, where: str, max_chars: int) -> dict[str, str]:
     """One line as a flat row of strings."""
     try:
         parsed = json.loads(line)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a JSON object in UTF-8 ({one_line(error)}); mend or delete the line") from None
     if not isinstance(parsed, dict):
         raise InputError(f"{where}: a {type(parsed).__name__}, not a JSON object; write one document a line")
@@ -101,8 +101,12 @@ def _document(line: bytes, where: str, max_chars: int) -> dict[str, str]:
     for key, value in parsed.items():
         if key == "source":
             key = "source_field"  # `source` is the file a document came from
-        if key != DOC_ID and value is not None:
+        if key != DOC_ID and value is not None and value == value:  # NaN, as pandas has what is missing, is not
             row[key] = _clip(_string(value, f"{where}: field {key!r}"), max_chars)
+    try:
+        "".join([*row, *row.values()]).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: half a letter ({one_line(error)}); mend or delete the line") from None
     return {key: value for key, value in row.items() if value}
 
 
