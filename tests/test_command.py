@@ -60,6 +60,11 @@ def copied(folder: Path) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x", None, str(folder / ".tmp-01234567-a.ckpt"))
 
 
+def file_in(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file"
+
+
 def denied(folder: Path) -> None:
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / ".tmp-01234567-a.ckpt"))
 
@@ -73,6 +78,8 @@ def denied(folder: Path) -> None:
         (denied, "{}/a.ckpt: Permission denied"),
         (copied, "{}/a.ckpt: No space left on device"),
         (full, "No space left on device"),
+        (lambda folder: build_once(file_in(folder) / "built", full), "{}/file: File exists"),
+        (lambda folder: build_once(file_in(folder) / "in" / "built", full), "{}/file/in: Not a directory"),
         (lambda folder: load_safely("last.ckpt", lambda: denied(folder)), "{}/a.ckpt: Permission denied"),
     ],
 )

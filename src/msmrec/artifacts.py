@@ -27,13 +27,14 @@ class InputError(Exception):
 
 
 def disk_error(error: Exception) -> str | None:
-    """Path and the system's words where a disk is full, a quota spent, or something not allowed; None of other errors.
+    """Path and the system's words where a disk is full, a quota spent, something not allowed, or a file stands where a
+    folder should; None of other errors.
 
     Polars and safetensors have the system's number only in their text. A copy's second name is the one written to.
     """
     written = re.search(r"\(os error (\d+)\)", str(error))
     number = getattr(error, "errno", None) or (int(written[1]) if written else None)
-    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST):
         return None
     paths = [getattr(error, "filename2", None), getattr(error, "filename", None), *getattr(error, "__notes__", [])]
     path = next((re.sub(r"\.tmp-\w{8}-", "", str(path)) for path in paths if path), "")
