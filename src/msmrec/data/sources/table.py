@@ -18,7 +18,7 @@ from msmrec.data.root import find
 from msmrec.data.sources.base import FileColumns, Source
 from msmrec.data.sources.border import Border, interactions, seconds
 
-FORMAT = 3  # raise when the same files come to be read otherwise
+FORMAT = 4  # raise when the same files come to be read otherwise
 
 
 class Table(Source):
