@@ -85,7 +85,7 @@ def test_mistakes_are_one_line(tiny_args: list[str], tmp_path: Path) -> None:
         "cutoffs": [*sasrec, "--model.init_args.cutoffs=[]"],
         "dropout 3": [*sasrec, "--model.init_args.dropout=3"],
         "lr -1": [*sasrec, "--model.init_args.lr=-1"],
-        "lr None": [*sasrec, "--model.init_args.lr=null"],
+        "lr: null is none of its values": [*sasrec, "--model.init_args.lr=null"],
         "MPS": [*sasrec, "--trainer.accelerator=mps"],
         "embedding_dim 0 must": [*sasrec, "--model.init_args.embedding_dim=0"],
         "num_heads 0": [*sasrec, "--model.init_args.num_heads=0"],

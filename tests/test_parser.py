@@ -82,6 +82,8 @@ def test_mistakes_on_the_command_line(config: str, words: list[str], sentence: s
             "data.source.scale: [1] is no tuple with 2 elements",
         ),
         ("data: {protocol: {hidden: 3}}", "data.protocol.hidden: there is no such key; did you mean hidden_items?"),
+        ("model: {init_args: {dropout: }}", "model.dropout: null is none of its values; give one"),
+        ("model: {init_args: {cutoffs: null}}", "model.cutoffs: null is none of its values; give one"),
         ("model: {init_args: {drpout: 1}}", "model: SASRec has no drpout; did you mean dropout?"),
         ("modle: {x: 1}", "modle.x: there is no such key; did you mean model?"),
         ("model: {class_path: SASRek}", "model: there is no SASRek; known: AutoInt, DCN, DCNv2, "),

@@ -34,7 +34,7 @@ from msmrec.artifacts import InputError, atomic_file, one_line
 from msmrec.data.datamodule import RecDataModule
 from msmrec.hardware import has_fast_bf16
 from msmrec.models.base import Module
-from msmrec.parser_errors import explain
+from msmrec.parser_errors import explain, refuse_empty
 from msmrec.report.run_page import NAME as REPORT
 from msmrec.report.run_page import report_of_training
 from msmrec.tracking import place_in_wandb
@@ -130,6 +130,7 @@ class RunCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fills in what the config leaves open: the run's folder, precision, what is monitored, the upstream runs."""
         config = self.config
+        refuse_empty(config.model.class_path, vars(config.model.get("init_args") or {}))
         self._place_in_folder(config)
         limits = config.trainer.max_epochs, config.trainer.check_val_every_n_epoch
         if all(limits) and 0 < limits[0] < limits[1]:  # a short run is validated at its end rather than never

@@ -8,9 +8,11 @@ import difflib
 import importlib
 import inspect
 import re
+from collections.abc import Mapping
+from typing import Any, get_args, get_type_hints
 
 from msmrec import classes
-from msmrec.artifacts import one_line
+from msmrec.artifacts import InputError, one_line
 
 KEY = re.compile(r'Parser key "([^"]+)"')
 OWNER = re.compile(r"Problem with given class_path '([^']+)'")
@@ -88,6 +90,31 @@ def explain(error: Exception) -> str:
         return f"{key}: {said['value']} is none of {choices.strip()}"
     kinds = " or ".join(re.findall(r"<class '(\w+)'>", said.get("tried") or "")) or said.get("type") or said["shape"]
     return f"{key}: {said['value']} is no {kinds}"
+
+
+def refuse_empty(path: str, given: Mapping[str, Any]) -> None:
+    """Refuses a model's field that was left empty, which the parser lets through: `dropout:` with nothing behind it.
+
+    Args:
+        path: of the model's class. given: its init_args.
+
+    Raises:
+        InputError: a field is null whose type knows no null.
+    """
+    known: dict[str, Any] = {}
+    for one in reversed(inspect.getmro(_named(path) or object)):
+        if "__init__" in vars(one) and one.__module__ not in ("builtins", "torch.nn.modules.module"):
+            known |= get_type_hints(vars(one)["__init__"])
+    for name, kind in known.items():
+        linked = name in ("num_items", "num_users")  # to the data, which is not made yet
+        if (
+            name in given
+            and given[name] is None
+            and not linked
+            and kind is not Any
+            and type(None) not in get_args(kind)
+        ):
+            raise InputError(f"model.{name}: null is none of its values; give one, or leave the line out")
 
 
 def _start(match: re.Match[str]) -> int:
