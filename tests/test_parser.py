@@ -15,7 +15,7 @@ from msmrec.cli import build
 from msmrec.data.datamodule import RecDataModule
 from msmrec.data.root import find
 from msmrec.data.sources.simulated import Simulated
-from msmrec.parser_errors import explain
+from msmrec.parser_errors import explain, refuse_empty
 
 ROOT = Path(__file__).parents[1]
 SASREC, MSMREC = "sasrec_ml100k.yaml", "msmrec_ml100k.yaml"
@@ -171,3 +171,18 @@ def test_only_yaml_is_no_part_of_a_configs_name() -> None:
     assert layers("my.v2+sub/a.yaml+b.yml+lr0.1") == ["my.v2.yaml", "sub/a.yaml", "b.yml", "lr0.1.yaml"]
     assert joined(layers("my.v2+sub/a.yaml+b.yml+lr0.1")) == "my.v2+a+b+lr0.1"
     assert joined(["my.v2"]) == "my.v2"
+
+
+class Stranger:
+    """A class of a user's own, with types that only a checker sees."""
+
+    def __init__(self, size: "Unseen", width: int = None, depth: int = 1) -> None: ...  # type: ignore # noqa
+
+
+def test_null_is_refused_where_the_type_is_known() -> None:
+    refuse_empty(f"{__name__}.Stranger", {"size": None, "width": None})
+    refuse_empty("msmrec.models.sasrec.SASRec", {"temperature": None, "num_items": None})
+    with pytest.raises(InputError, match=r"model\.num_layers: null"):
+        refuse_empty("msmrec.models.msmrec.MSMRec", {"num_layers": None})
+    with pytest.raises(InputError, match=r"model\.expert_dim: null"):
+        refuse_empty("msmrec.models.msmrec.MSMRec", {"expert_dim": None})

@@ -4,6 +4,7 @@ jsonargparse reports a value in a nested constructor with everything that it tri
 of what was given. Here it becomes `model.text.noise.kind: swp is none of swap, truncate, corrupt`.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -103,17 +104,14 @@ def refuse_empty(path: str, given: Mapping[str, Any]) -> None:
     """
     known: dict[str, Any] = {}
     for one in reversed(inspect.getmro(_named(path) or object)):
-        if "__init__" in vars(one) and one.__module__ not in ("builtins", "torch.nn.modules.module"):
-            known |= get_type_hints(vars(one)["__init__"])
+        if "__init__" in vars(one):
+            with contextlib.suppress(NameError):  # types that a class of the user's own imports for the checker alone
+                known |= get_type_hints(vars(one)["__init__"])
+            fields = inspect.signature(vars(one)["__init__"]).parameters.values()
+            known |= {field.name: None for field in fields if field.default is None}
+    known |= {"num_items": None, "num_users": None}  # the data gives these
     for name, kind in known.items():
-        linked = name in ("num_items", "num_users")  # to the data, which is not made yet
-        if (
-            name in given
-            and given[name] is None
-            and not linked
-            and kind is not Any
-            and type(None) not in get_args(kind)
-        ):
+        if name in given and given[name] is None and kind not in (None, Any) and type(None) not in get_args(kind):
             raise InputError(f"model.{name}: null is none of its values; give one, or leave the line out")
 
 
