@@ -1,80 +1,21 @@
-"""Tables over runs: hand-worked numbers, what is refused, what is warned of, and how tables are written."""
+"""Tables over runs: hand-worked numbers, what is refused, and what is warned of."""
 
-import csv
 import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 import yaml
 from sklearn.metrics import log_loss, roc_auc_score
+from tests.evaluation.written_runs import PROTOCOL, random_hits, small, write_config, write_run
 
 from msmrec.artifacts import InputError
-from msmrec.evaluation.compare import Comparison, compare
-from msmrec.evaluation.comparison_plot import plot
-from msmrec.evaluation.comparison_table import escape_latex, render
 from msmrec.evaluation.user_results import UserResults
-from msmrec.metrics.ctr import ctr_metrics, user_auc
 from msmrec.run_folder import find_runs
 from msmrec.verbs import compare as compare_verb
-
-PROTOCOL = {"split": "leave_one_out", "min_user_count": 5, "candidates": "all items"}
-
-
-def write_run(
-    folder: Path,
-    hits: np.ndarray | list[float],
-    config: str = "a_model",
-    record: dict[str, Any] | None = None,
-    protocol: dict[str, Any] | None = None,
-    **changes: Any,
-) -> Path:
-    """A finished ranking run with these hits of users 1, 2, ...; `changes`: x__y=1 is x.y in config.yaml."""
-    hits = np.asarray(hits, float)
-    seed = int(folder.name.removeprefix("seed=")) if folder.name.startswith("seed=") else 0
-    write_config(folder, seed, **changes)
-    table = {"user_id": np.arange(1, len(hits) + 1), "hit_rate@10": hits, "ndcg@10": hits / 2}
-    pl.DataFrame(table).write_parquet(folder / "per_user.parquet")
-    made = {
-        "config": config,
-        "git_commit": "abc",
-        "seed": seed,
-        "dataset": {"name": "tiny", "fingerprint": "f1", "num_users": len(hits)},
-        "protocol": PROTOCOL | (protocol or {}),
-        "test": {"hit_rate@10": hits.mean(), "ndcg@10": hits.mean() / 2, "coverage": 0.5},
-    }
-    (folder / "metrics.json").write_text(json.dumps(made | (record or {})))
-    return folder
-
-
-def write_config(folder: Path, seed: int = 0, **changes: Any) -> Path:
-    folder.mkdir(parents=True)
-    config: dict[str, Any] = {
-        "trainer": {"max_epochs": 20},
-        "model": {"class_path": "msmrec.models.sasrec.SASRec", "init_args": {"dropout": 0.1, "k": 8}},
-        "data": {"seed": seed, "cache": str(folder), "max_seq_len": 50},
-    }
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        part = config
-        for name in path:
-            part = part[name]
-        part[last] = value
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
-
-
-def small(*paths: Path, **options: Any) -> Comparison:
-    return compare(paths, resamples=200, **options)
-
-
-def random_hits(rate: float, seed: int, users: int = 200) -> np.ndarray:
-    return (np.random.default_rng(seed).random(users) < rate).astype(float)
 
 
 def test_mean_deviation_and_difference_by_hand(tmp_path: Path) -> None:
@@ -325,75 +266,6 @@ def test_click_models_are_resampled_from_their_predictions(tmp_path: Path) -> No
     assert any(note.startswith("auc, log_loss: over all samples") for note in table.notes)
     (tmp_path / "bad" / "predictions.parquet").unlink()
     assert any(note.startswith("auc of bad: seeds only") for note in small(tmp_path).notes)
-
-
-def test_sums_over_users_give_the_metrics_of_click_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(1)
-    user, label, prob = np.sort(rng.integers(3, 30, 200)), rng.integers(0, 2, 200), rng.random(200)
-    user[0] = 2  # a single sample has no AUC
-    own = user_auc(*(torch.from_numpy(column) for column in (prob, label, user)))
-    run = write_run(tmp_path / "a", [1, 0])
-    pl.DataFrame({name: column.numpy() for name, column in own._asdict().items()}).write_parquet(
-        run / "per_user.parquet"
-    )
-    pl.DataFrame({"user_id": user, "label": label, "prob": prob}).write_parquet(run / "predictions.parquet")
-    whole = ctr_metrics(torch.from_numpy(prob), torch.from_numpy(label), own, torch.tensor(0.5))
-    results = UserResults(find_runs([run])[0])
-    for metric in ("user_auc", "log_loss", "accuracy"):
-        numerator, denominator = results.sums(metric)
-        assert numerator.sum() / denominator.sum() == pytest.approx(whole[metric]), metric
-    for most, possible in ((len(results.users), True), (len(results.users) - 1, False)):
-        monkeypatch.setattr("msmrec.evaluation.user_results.MAX_AUC_USERS", most)
-        assert results.has("auc") == possible and results.has("log_loss") and not results.has("ece")
-    pl.concat([results.table, results.table[:1]]).write_parquet(run / "per_user.parquet")
-    with pytest.raises(InputError, match=r"a/per_user\.parquet: a user_id has two rows"):
-        UserResults(find_runs([run])[0])
-
-
-def test_formats(tmp_path: Path) -> None:
-    write_run(tmp_path / "a" / "seed=0", [1, 0, 1, 0], "a_50%_&|")
-    write_run(tmp_path / "a" / "seed=1", [1, 0, 0, 0], "a_50%_&|")
-    write_run(tmp_path / "b" / "seed=0", [1, 1, 1, 0], "b")
-    write_config(tmp_path / "b" / "seed=1")
-    table = small(tmp_path, baseline="a_50%_&|", metrics=["hit_rate@10", "coverage"])
-    markdown = render(table, "markdown").splitlines()
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in markdown[:5]} == {7}
-    assert markdown[2].startswith(r"| `a_50%_&\|` | 2 | 0.3750† ± 0.1768 [0.0000, 0.7500] | - | **0.5000**")
-    assert markdown[3].startswith("| `b` | 1 | **0.7500** [") and "| +0.3750 (p " in markdown[3]
-    latex = render(table, "latex").splitlines()
-    body = [line for line in latex if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {5}
-    assert r"\texttt{a\_50\%\_\&|} & 2 & 0.3750$^\dagger$ $\pm$ 0.1768" in body[1]
-    assert not re.search(r"(?<!\\)[_%#]|[±†Δ]", "\n".join(latex[1:]))
-    first, second, gap = csv.DictReader(render(table, "csv").splitlines())
-    assert first["config"] == "a_50%_&|" and float(first["hit_rate@10_sd"]) == pytest.approx(0.176777)
-    assert float(second["hit_rate@10_difference"]) == pytest.approx(0.375) and second["hit_rate@10_sd"] == ""
-    assert gap["hit_rate@10"] == "" and "unfinished" in gap["gap"]
-
-
-def test_every_sign_is_escaped_once() -> None:
-    assert escape_latex(r"a_b\{50%} ~^") == r"a\_b\textbackslash{}\{50\%\} \textasciitilde{}\textasciicircum{}"
-
-
-@pytest.mark.parametrize("x", [None, "model.init_args.k"])
-def test_plot(tmp_path: Path, x: str | None) -> None:
-    pytest.importorskip("matplotlib")
-    for k in (8, 16):
-        write_run(tmp_path / "runs" / str(k), random_hits(0.3, k), model__init_args={"dropout": 0.1, "k": k})
-    table = small(tmp_path / "runs", x=x)
-    plot(table, tmp_path / "p.svg", x)
-    plot(table, tmp_path / "p.png", x)
-    assert "<svg" in (tmp_path / "p.svg").read_text()
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(InputError, match=r"name a \.png or \.svg"):
-        plot(table, tmp_path / "p.gif", x)
-
-
-def test_plot_without_matplotlib_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    write_run(tmp_path / "a", [1, 0])
-    with pytest.raises(InputError, match=r"msmrec\[plot\]"):
-        plot(small(tmp_path), tmp_path / "p.png")
 
 
 def test_the_verb_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
