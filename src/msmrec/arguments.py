@@ -85,6 +85,12 @@ def _split_equals(args: Sequence[str]) -> list[str]:
     return [part for a in args for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
 
 
+def needs_of(configs: Sequence[str | Path]) -> list[str]:
+    """What configs laid over each other need: the last that says so counts."""
+    given = [content["needs"] for path in configs if "needs" in (content := yaml.safe_load(Path(path).read_text()))]
+    return list(given[-1] or []) if given else []
+
+
 def find_config(argument: str) -> str:
     """A bare name of a YAML file is looked for in configs/.
 

@@ -29,7 +29,7 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from msmrec import classes, cluster, resume  # noqa: F401 (classes: short names in configs)
-from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers
+from msmrec.arguments import CONFIGS, arguments, config_words, joined, layers, needs_of
 from msmrec.artifacts import InputError, atomic_file, one_line
 from msmrec.data.datamodule import RecDataModule
 from msmrec.hardware import has_fast_bf16
@@ -259,9 +259,7 @@ def _refuse_circles(needs: Sequence[str], above: tuple[str, ...] = ()) -> None:
         name = joined(layers(need))
         if name in above:
             raise InputError(f"needs: {' needs '.join((*above, name))}, which is a circle; take one of them out")
-        configs = [yaml.safe_load(Path(path).read_text()) for path in arguments(config_words(need))[1::2]]
-        given = [config["needs"] for config in configs if isinstance(config.get("needs"), list)]
-        _refuse_circles(given[-1] if given else [], (*above, name))
+        _refuse_circles(needs_of(arguments(config_words(need))[1::2]), (*above, name))
 
 
 def _is_news(record: logging.LogRecord) -> bool:

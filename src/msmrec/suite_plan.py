@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from msmrec.arguments import CONFIGS, find_config, joined, layers, overrides
+from msmrec.arguments import CONFIGS, find_config, joined, layers, needs_of, overrides
 from msmrec.artifacts import InputError
 from msmrec.run_folder import PLACES, Run, flat, read_run
 from msmrec.suite_file import Line, Suite, stated_minutes
@@ -74,12 +74,10 @@ def upstream(tasks: Iterable[Task], runs: Path) -> dict[Path, tuple[float | None
 
 
 def _needs(configs: Sequence[Path], args: Sequence[str]) -> list[str]:
-    given: list[str] = []
-    for path in configs:
-        given = yaml.safe_load(path.read_text()).get("needs", given)
+    given = needs_of(configs)
     for key, value in overrides(args):
-        given = value if key == "needs" else [*given, value] if key == "needs+" else given
-    return list(given)
+        given = list(value) if key == "needs" else [*given, value] if key == "needs+" else given
+    return given
 
 
 def _refuse_another(run: Run, args: Sequence[str], line: Line) -> None:
